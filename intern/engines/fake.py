@@ -1,0 +1,100 @@
+"""A scripted engine for tests: it says what it is told to, and fails when it is told to.
+
+It keeps every rule of the protocol, so whatever holds on it must hold on a real engine. No model, no tokens: a
+"token" is a word with the space before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Callable, Iterable
+
+from intern.engines.base import EngineInfo, EngineRequest, Token
+from intern.engines.gate import Gate
+from intern.errors import ContextOverflow, InternError
+from intern.types import Usage
+
+Reply = str | InternError | Callable[[EngineRequest], str]
+
+
+class FakeEngine:
+    """Answers with `replies` in turn, the last one for ever. An error as a reply is raised.
+
+    `fail_after` raises `failure` in mid-stream after that many tokens. While `pause` is a cleared event, the stream
+    waits before each token. `requests` keeps what was asked; `closed_early` counts streams that were left unfinished.
+    """
+
+    def __init__(
+        self,
+        replies: Iterable[Reply] = ("ok",),
+        *,
+        context: int = 8192,
+        slots: int = 4,
+        queue: int = 64,
+        fail_after: int | None = None,
+        failure: InternError | None = None,
+        tools: bool = False,
+    ) -> None:
+        self.replies = list(replies)
+        self.requests: list[EngineRequest] = []
+        self.closed_early = 0
+        self.pause = asyncio.Event()
+        self.pause.set()
+        self.fail_after = fail_after
+        self.failure = failure
+        self.gate = Gate(slots, queue)
+        self.down: str | None = None
+        self._info = EngineInfo(kind="fake", model="fake", context=context, slots=slots, tools=tools)
+        self._adapters: dict[str, str] = {}
+
+    async def start(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[Token, None]:
+        entered = await self.gate.enter()
+        finished = False
+        try:
+            self.requests.append(request)
+            reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+            if isinstance(reply, InternError):
+                raise reply
+            text = reply if isinstance(reply, str) else reply(request)
+            prompt = sum(len(m.content.split()) for m in request.messages)
+            if prompt > self._info.context:
+                raise ContextOverflow(prompt, self._info.context)
+            words = re.findall(r"\s*\S+|\s+$", text)
+            limit = request.sampling.max_tokens or len(words)
+            for number, word in enumerate(words[:limit]):
+                await self.pause.wait()
+                if self.fail_after is not None and number >= self.fail_after and self.failure:
+                    raise self.failure
+                yield Token(text=word)
+            yield Token(finish_reason="length" if len(words) > limit else "stop")
+            yield Token(usage=Usage(prompt_tokens=prompt, completion_tokens=min(len(words), limit)))
+            finished = True
+        finally:
+            self.closed_early += not finished
+            self.gate.leave(entered)
+
+    async def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
+    async def adapters(self) -> tuple[str, ...]:
+        return tuple(self._adapters)
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        self._adapters[name] = path
+
+    async def unload_adapter(self, name: str) -> None:
+        self._adapters.pop(name, None)
+
+    async def health(self) -> str | None:
+        return self.down

@@ -1,0 +1,540 @@
+"""The serving half, in order: route, retrieve, prompt, generate, validate, record.
+
+In: an `Ask`. Out: an `Answer`, or a stream of pieces that ends in one. Knows nothing of HTTP, nor of how a skill, a
+route, a passage or a token comes about. Every request leaves one record, also when it fails.
+
+An answer that breaks its skill's schema is tried once more with the problems named, and then it is an error with the
+raw output kept in the record; it is never delivered as if it kept the schema. A stream has no second try, since its
+first was already seen. An answer that the caller's own max_tokens cut short is delivered as such: finish_reason
+`length`, `valid` false.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from intern import prompt as prompts
+from intern.engines.base import Engine, EngineRequest, Token
+from intern.errors import InternError, InvalidInput, NotFound, OutputInvalid
+from intern.library import SkillLibrary
+from intern.schema import OutputSchema, check_schema, parse_json
+from intern.skill import Skill
+from intern.store.records import Recorder
+from intern.types import (
+    Answer,
+    Ask,
+    Candidate,
+    Choice,
+    FinishReason,
+    Json,
+    Message,
+    Passage,
+    Record,
+    Route,
+    Sampling,
+    Usage,
+    last_user_text,
+    new_id,
+    now,
+)
+
+AUTO = "intern-auto"
+_REPAIR_QUOTE = 2_000
+
+
+class Routes(Protocol):
+    """The part of the router that the pipeline uses; blocking."""
+
+    def route(self, team: str, text: str, *, vector: object = None) -> Route: ...
+
+    def embed(self, text: str) -> object: ...
+
+
+class Retrieves(Protocol):
+    """The part of the knowledge base that the pipeline uses; blocking."""
+
+    def retrieve(
+        self, team: str, skill: str, query: str | Sequence[Message], *, limit: int, vector: object = None
+    ) -> list[Passage]: ...
+
+
+@dataclass
+class Opened:
+    """First piece of a stream: everything that is known before the first token."""
+
+    answer: Answer
+
+
+@dataclass
+class Closed:
+    """Last piece of a stream: the finished answer."""
+
+    answer: Answer
+
+
+@dataclass
+class _Work:
+    """One request on its way through the stages."""
+
+    ask: Ask
+    record: str
+    started: float
+    route: Route = field(default_factory=lambda: Route(skill=None, confidence=0.0))
+    skill: Skill | None = None
+    schema: OutputSchema | None = None  # what the answer must keep
+    decoding: Mapping[str, Json] | None = None  # what decoding is constrained to: the same or narrower
+    prompt: prompts.Prompt | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    passages: tuple[Passage, ...] = ()
+    notes: list[str] = field(default_factory=list)
+    attempts: list[str] = field(default_factory=list)
+    choices: tuple[Choice, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    refusal: str | None = None
+    review: str | None = None
+    error: str | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - start
+
+
+class Pipeline:
+    """Joins the stages. Safe for any number of concurrent requests on one event loop."""
+
+    def __init__(
+        self,
+        *,
+        library: SkillLibrary,
+        router: Routes,
+        knowledge: Retrieves,
+        engine: Engine,
+        recorder: Recorder,
+        passage_tokens: int = 1200,
+        deadline: float = 120.0,
+        seed: int | None = None,
+    ) -> None:
+        self.library = library
+        self.router = router
+        self.knowledge = knowledge
+        self.engine = engine
+        self.recorder = recorder
+        self.passage_tokens = passage_tokens
+        self.deadline = deadline
+        self._random = random.Random(seed)
+
+    async def answer(self, ask: Ask) -> Answer:
+        """The whole answer. Raises the errors of the stages, and OutputInvalid after a failed repair."""
+        async with self._recorded(ask) as work:
+            if not await self._prepare(work):
+                return self._answer(work)
+            with work.timed("generate"):
+                work.choices = await self._generate(work, self._request(work), ask.sampling.n)
+            work.choices = tuple(self._validated(work, choice) for choice in work.choices)
+            if any(self._broken(work, choice) for choice in work.choices):
+                with work.timed("repair"):
+                    work.choices = tuple(
+                        await asyncio.gather(*(self._repaired(work, choice) for choice in work.choices))
+                    )
+            self._refuse_broken(work)
+            self._close(work)
+            return self._answer(work)
+
+    async def stream(self, ask: Ask) -> AsyncGenerator[Opened | Token | Closed, None]:
+        """Opened, then tokens as they come, then Closed. Raises as `answer` does, also in mid-stream."""
+        async with self._recorded(ask) as work:
+            if not await self._prepare(work):
+                yield Opened(self._answer(work))
+                yield Closed(self._answer(work))
+                return
+            yield Opened(self._answer(work))
+            gathered = _Gathered()
+            with work.timed("generate"):
+                try:
+                    async with aclosing(self._tokens(self._request(work), ask.sampling.n)) as tokens:
+                        async for token in tokens:
+                            gathered.add(token)
+                            if token.usage is None:
+                                yield token
+                finally:
+                    work.usage += gathered.usage
+                    work.choices = gathered.choices()
+            work.choices = tuple(self._validated(work, choice) for choice in work.choices)
+            self._refuse_broken(work)
+            self._close(work)
+            yield Closed(self._answer(work))
+
+    # --- the stages --------------------------------------------------------------------------------------------
+
+    async def _prepare(self, work: _Work) -> bool:
+        """Route, retrieve and build the prompt; False when nothing fits and `refusal` says so."""
+        ask = work.ask
+        text = last_user_text(ask.messages)
+        if not text.strip() and not any(m.role == "tool" for m in ask.messages):
+            raise InvalidInput("The conversation has no user message with text.", param="messages")
+        vector: object = None
+        if ask.skill is None:
+            with work.timed("route"):
+                vector, work.route = await asyncio.to_thread(self._route, ask, text)
+            if work.route.skill is None:
+                work.refusal = self._refusal(ask.caller.team, work.route)
+                return False
+            name = work.route.skill
+        else:
+            name = ask.skill
+            work.route = Route(
+                skill=name,
+                confidence=1.0,
+                candidates=(Candidate(skill=name, score=1.0),),
+                reason="Named by the caller.",
+            )
+        skill = work.skill = self.library.get(ask.caller.team, name)
+        if ask.version not in (None, "base"):
+            raise NotFound("model", f"intern/{name}@{ask.version}", "The skill has no adapter of this version.")
+        work.schema = self._schema(skill, ask)
+        found: Sequence[Passage] = ()
+        if skill.spec.retrieval.enabled:
+            with work.timed("retrieve"):
+                found = await asyncio.to_thread(self._retrieve, ask, skill, vector)
+        with work.timed("prompt"):
+            work.prompt = await prompts.build(
+                skill,
+                ask.messages,
+                found,
+                self.engine,
+                passage_tokens=self.passage_tokens,
+                max_tokens=ask.sampling.max_tokens,
+            )
+        work.passages = work.prompt.passages
+        work.notes += work.prompt.notes
+        work.decoding = self._decoding(work, skill)
+        work.sampling = _sampling(skill, ask.sampling, work.prompt.max_tokens)
+        return True
+
+    def _route(self, ask: Ask, text: str) -> tuple[object, Route]:
+        """Route the last turn; when it says too little by itself, the whole conversation's user turns."""
+        team = ask.caller.team
+        vector = self.router.embed(text)
+        route = self.router.route(team, text, vector=vector)
+        earlier = [m.content for m in ask.messages if m.role == "user" and m.content.strip()]
+        if route.skill is None and len(earlier) > 1:
+            whole = self.router.route(team, "\n".join(earlier[-4:]))
+            if whole.skill is not None:
+                return vector, whole
+        return vector, route
+
+    def _retrieve(self, ask: Ask, skill: Skill, vector: object) -> list[Passage]:
+        turns = [m for m in ask.messages if m.role in ("user", "assistant")]
+        limit = skill.spec.retrieval.passages
+        return self.knowledge.retrieve(ask.caller.team, skill.name, turns, limit=limit, vector=vector)
+
+    def _schema(self, skill: Skill, ask: Ask) -> OutputSchema | None:
+        if skill.schema is None:
+            return None if ask.output_schema is None else check_schema(ask.output_schema, param="response_format")
+        if ask.output_schema is not None and not _same(ask.output_schema, skill.schema.schema):
+            raise InvalidInput(
+                f"The skill '{skill.name}' answers in its own schema, and this response_format asks for another. "
+                "Leave response_format out, or send the skill's schema.",
+                param="response_format",
+            )
+        return skill.schema
+
+    def _decoding(self, work: _Work, skill: Skill) -> Mapping[str, Json] | None:
+        """The schema for decoding: where a field cites documents, only those that were shown can be written."""
+        if work.schema is None:
+            return None
+        name = skill.spec.retrieval.citations
+        if name is None or work.schema is not skill.schema:
+            return work.schema.schema
+        return cite_only(work.schema.schema, name, sorted({p.document for p in work.passages}))
+
+    def _request(self, work: _Work, extra: Sequence[Message] = (), max_tokens: int | None = None) -> EngineRequest:
+        assert work.prompt is not None
+        left = (work.ask.deadline or self.deadline) - (time.monotonic() - work.started)
+        sampling = work.sampling
+        if max_tokens is not None:
+            sampling = sampling.model_copy(update={"max_tokens": max_tokens})
+        return EngineRequest(
+            messages=(*work.prompt.messages, *extra),
+            sampling=sampling,
+            schema_=work.decoding,
+            json_object=work.ask.json_object and work.schema is None,
+            tools=work.ask.tools,
+            tool_choice=work.ask.tool_choice,
+            deadline=max(left, 0.0),
+        )
+
+    async def _generate(self, work: _Work, request: EngineRequest, count: int) -> tuple[Choice, ...]:
+        gathered = _Gathered()
+        try:
+            async with aclosing(self._tokens(request, count)) as tokens:
+                async for token in tokens:
+                    gathered.add(token)
+        finally:
+            work.usage += gathered.usage
+        return gathered.choices()
+
+    async def _tokens(self, request: EngineRequest, count: int) -> AsyncGenerator[Token, None]:
+        """The tokens of `count` choices as they come. Each choice is a generation of its own, with its own seed."""
+        if count == 1:
+            async with aclosing(self.engine.generate(request)) as stream:
+                async for token in stream:
+                    yield token
+            return
+        tokens: asyncio.Queue[Token | Exception | None] = asyncio.Queue()
+
+        async def one(index: int) -> None:
+            seed = request.sampling.seed
+            sampling = request.sampling.model_copy(update={"seed": None if seed is None else seed + index})
+            try:
+                async with aclosing(self.engine.generate(request.model_copy(update={"sampling": sampling}))) as stream:
+                    async for token in stream:
+                        tokens.put_nowait(token.model_copy(update={"index": index}) if index else token)
+                tokens.put_nowait(None)
+            except Exception as error:
+                tokens.put_nowait(error)
+
+        jobs = [asyncio.create_task(one(index)) for index in range(count)]
+        try:
+            running = count
+            while running:
+                item = await tokens.get()
+                if item is None:
+                    running -= 1
+                elif isinstance(item, Exception):
+                    raise item
+                else:
+                    yield item
+        finally:
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
+
+    # --- validation --------------------------------------------------------------------------------------------
+
+    def _validated(self, work: _Work, choice: Choice) -> Choice:
+        if choice.finish_reason == "tool_calls" or (work.schema is None and not work.ask.json_object):
+            return choice
+        with work.timed("validate"):
+            value, problems = work.schema.parse(choice.text) if work.schema else parse_json(choice.text)
+            if work.schema is None and not problems and not isinstance(value, dict):
+                problems = ("not a JSON object",)
+        return choice.model_copy(update={"parsed": value, "valid": not problems, "problems": problems})
+
+    def _broken(self, work: _Work, choice: Choice) -> bool:
+        """Invalid, and not because the caller's own max_tokens or stop sequence cut it short."""
+        caller = work.ask.sampling
+        cut = (choice.finish_reason == "length" and caller.max_tokens is not None) or bool(caller.stop)
+        return not choice.valid and not cut
+
+    async def _repaired(self, work: _Work, choice: Choice) -> Choice:
+        if not self._broken(work, choice):
+            return choice
+        assert work.prompt is not None
+        work.attempts.append(choice.text)
+        room = None
+        extra: tuple[Message, ...] = ()
+        if choice.finish_reason == "length":
+            used = await prompts.measure(self.engine, work.prompt.messages, 0)
+            room = max(self.engine.info.context - used, work.prompt.max_tokens)
+        else:
+            said = choice.text[:_REPAIR_QUOTE]
+            demand = (
+                f"This answer is not in the required form: {'; '.join(choice.problems[:3])}. Write it again, in form."
+            )
+            extra = (Message(role="assistant", content=said), Message(role="user", content=demand))
+        (again,) = await self._generate(work, self._request(work, extra, room), 1)
+        return self._validated(work, again.model_copy(update={"index": choice.index}))
+
+    def _refuse_broken(self, work: _Work) -> None:
+        for choice in work.choices:
+            if self._broken(work, choice):
+                raise OutputInvalid(
+                    f"The model's answer breaks the required form: {choice.problems[0]}. "
+                    f"The raw output is kept in record {work.record}.",
+                    problems=list(choice.problems),
+                    record=work.record,
+                )
+
+    # --- what comes out ----------------------------------------------------------------------------------------
+
+    def _close(self, work: _Work) -> None:
+        assert work.skill is not None
+        rule = work.skill.spec.review
+        if rule.mode == "always":
+            work.review = "always"
+        elif work.ask.skill is None and work.route.confidence < rule.below_confidence:
+            work.review = "below_confidence"
+        elif rule.mode == "sample" and self._random.random() < rule.rate:
+            work.review = "sampled"
+
+    def _refusal(self, team: str, route: Route) -> str:
+        titles = [skill.spec.title for skill in self.library.all(team)]
+        if not titles:
+            return "I have no skills yet. Add one under skills/, or through POST /api/skills."
+        return f"I don't have a skill for this. I can help with: {'; '.join(titles)}. {route.reason}".strip()
+
+    def _answer(self, work: _Work) -> Answer:
+        name = work.skill.name if work.skill else None
+        return Answer(
+            record=work.record,
+            model=f"intern/{name}@base" if name else AUTO,
+            skill=name,
+            adapter=None,
+            route=work.route,
+            choices=work.choices,
+            refusal=work.refusal,
+            passages=work.passages,
+            citations=_citations(work),
+            usage=work.usage,
+            review=work.review,
+            timings=dict(work.timings),
+            notes=tuple(work.notes),
+        )
+
+    @asynccontextmanager
+    async def _recorded(self, ask: Ask) -> AsyncIterator[_Work]:
+        work = _Work(ask=ask, record=new_id("rec"), started=time.monotonic())
+        try:
+            yield work
+        except InternError as error:
+            work.error = f"{error.code}: {error.message}"
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            work.error = "cancelled: the caller left before the answer was finished"
+            raise
+        except BaseException as error:
+            work.error = f"internal_error: {type(error).__name__}"
+            raise
+        finally:
+            work.timings["total"] = time.monotonic() - work.started
+            self.recorder.put(self._record(work))
+
+    def _record(self, work: _Work) -> Record:
+        ask = work.ask
+        return Record(
+            id=work.record,
+            team=ask.caller.team,
+            created=now(),
+            channel=ask.caller.channel,
+            key=ask.caller.key,
+            person=ask.caller.person,
+            skill=work.skill.name if work.skill else None,
+            adapter=None,
+            model=self.engine.info.model,
+            config=work.skill.digest if work.skill else "",
+            asked=ask.messages,
+            prompt=work.prompt.messages if work.prompt else (),
+            sampling=work.sampling.model_copy(update={"n": ask.sampling.n}),
+            schema_used=work.schema is not None,
+            route=work.route,
+            passages=work.passages,
+            choices=work.choices,
+            attempts=tuple(work.attempts),
+            refusal=work.refusal,
+            error=work.error,
+            review=work.review,
+            usage=work.usage,
+            timings=work.timings,
+            metadata=ask.metadata,
+        )
+
+
+class _Gathered:
+    """Tokens put together to choices."""
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+        self._texts: dict[int, list[str]] = {}
+        self._logprobs: dict[int, list[Mapping[str, Json]]] = {}
+        self._calls: dict[int, dict[int, dict[str, Json]]] = {}
+        self._reasons: dict[int, FinishReason] = {}
+
+    def add(self, token: Token) -> None:
+        if token.usage is not None:  # the prompt of n choices counts once
+            once = token.usage if token.index == 0 else Usage(completion_tokens=token.usage.completion_tokens)
+            self.usage += once
+            return
+        self._texts.setdefault(token.index, []).append(token.text)
+        if token.logprobs:
+            self._logprobs.setdefault(token.index, []).extend(token.logprobs)
+        for delta in token.tool_calls:
+            _merge_call(self._calls.setdefault(token.index, {}), delta)
+        if token.finish_reason is not None:
+            self._reasons[token.index] = token.finish_reason
+
+    def choices(self) -> tuple[Choice, ...]:
+        return tuple(
+            Choice(
+                index=index,
+                text="".join(texts),
+                finish_reason=self._reasons.get(index, "stop"),
+                logprobs=tuple(self._logprobs.get(index, ())),
+                tool_calls=tuple(call for _, call in sorted(self._calls.get(index, {}).items())),
+            )
+            for index, texts in sorted(self._texts.items())
+        )
+
+
+def _merge_call(calls: dict[int, dict[str, Json]], delta: Mapping[str, Json]) -> None:
+    """Add one tool-call delta (OpenAI's streaming shape) to the calls so far."""
+    call = calls.setdefault(
+        delta.get("index", 0), {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+    )
+    call["id"] = delta.get("id") or call["id"]
+    part = delta.get("function") or {}
+    call["function"]["name"] += part.get("name") or ""
+    call["function"]["arguments"] += part.get("arguments") or ""
+
+
+def _sampling(skill: Skill, asked: Sampling, max_tokens: int) -> Sampling:
+    """The caller's wishes, then the skill's settings."""
+    generation = skill.spec.generation
+    return asked.model_copy(
+        update={
+            "temperature": generation.temperature if asked.temperature is None else asked.temperature,
+            "top_p": generation.top_p if asked.top_p is None else asked.top_p,
+            "max_tokens": max_tokens,
+            "n": 1,
+        }
+    )
+
+
+def cite_only(schema: Mapping[str, Json], field: str, documents: Sequence[str]) -> Mapping[str, Json]:
+    """`schema` with the items of array `field` narrowed to `documents`; with none, the array stays empty."""
+    properties = schema.get("properties", {})
+    node = properties.get(field)
+    if not isinstance(node, Mapping):
+        return schema
+    narrow = {**node, "items": {"enum": list(documents)}} if documents else {"type": "array", "maxItems": 0}
+    return {**schema, "properties": {**properties, field: narrow}}
+
+
+def _citations(work: _Work) -> tuple[Passage, ...]:
+    """The shown passages whose document the answer names: in its citations field, or anywhere in a text."""
+    if not work.choices or not work.passages or work.skill is None:
+        return ()
+    first = work.choices[0]
+    name = work.skill.spec.retrieval.citations
+    if name is not None:
+        listed = first.parsed.get(name) if isinstance(first.parsed, dict) else None
+        cited = {str(v) for v in listed} if isinstance(listed, list) else set()
+    else:
+        cited = {p.document for p in work.passages if p.document in first.text}
+    return tuple(p for p in work.passages if p.document in cited)
+
+
+def _same(one: Mapping[str, Json], other: Mapping[str, Json]) -> bool:
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

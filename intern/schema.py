@@ -1,0 +1,237 @@
+"""JSON Schemas (2020-12) that answers must keep: checked before use, compiled to a grammar, validated after decoding.
+
+In: a schema as parsed JSON. Out: an `OutputSchema` that gives the grammar for constrained decoding and the list of
+problems of a finished value. Knows nothing of skills or engines' wire formats.
+
+A schema comes from people and from API callers, so it is treated as hostile: size, depth, enum length, recursion and
+patterns are bounded (a single enum of 20,000 values was seen to stall the embedded engine for 14 seconds), references
+leave the document never, and patterns run on a linear-time regular expression engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import jsonschema_rs
+from llguidance import LLMatcher
+
+from intern.errors import SchemaRefused
+from intern.types import Json
+
+MAX_BYTES = 65_536
+MAX_DEPTH = 24
+MAX_NODES = 2_000
+MAX_ENUM = 1_000
+MAX_PATTERN = 500
+MAX_REPEAT = 10_000
+
+# Answers are written the way json.dumps writes them, and nothing else: fewer tokens than free whitespace (43 against
+# 61 for a small invoice), and the very form that examples are trained in.
+_WHITESPACE = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False, "lenient": True}
+
+_SUBSCHEMAS = (
+    *("items", "contains", "additionalProperties", "propertyNames", "not", "if", "then", "else"),
+    *("unevaluatedItems", "unevaluatedProperties"),
+)
+_SUBSCHEMA_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
+_SUBSCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+
+
+def canonical(value: Json) -> str:
+    """The one text form of a JSON value that is generated, trained and stored: json.dumps, keys in given order."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+class OutputSchema:
+    """A checked schema. `grammar` is in llguidance's Lark form; `unenforced` names what only validation checks."""
+
+    def __init__(self, schema: Mapping[str, Json], grammar: str, unenforced: tuple[str, ...], validator: Any) -> None:
+        self.schema = schema
+        self.grammar = grammar
+        self.unenforced = unenforced
+        self.digest = hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest()
+        self._validator = validator
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Names of the top-level properties, in the order that answers write them."""
+        return tuple(self.schema.get("properties", {}))
+
+    def problems(self, value: Json) -> tuple[str, ...]:
+        """What is wrong with `value`, one line each, at most ten; empty when it keeps the schema."""
+        found = []
+        for error in self._validator.iter_errors(value):
+            place = "/".join(str(p) for p in error.instance_path)
+            found.append(f"{place}: {error.message}"[:300] if place else error.message[:300])
+            if len(found) == 10:
+                break
+        return tuple(found)
+
+    def parse(self, text: str) -> tuple[Json, tuple[str, ...]]:
+        """(value, problems) of an answer's text. The value is None when it is no JSON."""
+        value, problems = parse_json(text)
+        return value, problems or self.problems(value)
+
+
+def parse_json(text: str) -> tuple[Json, tuple[str, ...]]:
+    """(value, problems) of a text that should be JSON (RFC 8259: no NaN, no Infinity, no duplicate keys)."""
+    try:
+        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates), ()
+    except (ValueError, RecursionError) as error:
+        return None, (f"not valid JSON: {error}",)
+
+
+def check_schema(schema: Json, *, param: str = "schema") -> OutputSchema:
+    """Check and compile a schema. Raises SchemaRefused that says what is wrong and what would be right."""
+    if not isinstance(schema, Mapping):
+        raise SchemaRefused(f"A JSON Schema must be an object, not {type(schema).__name__}.", param=param)
+    try:
+        text = json.dumps(schema)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SchemaRefused(f"The schema is not plain JSON: {error}.", param=param) from error
+    if len(text) > MAX_BYTES:
+        raise SchemaRefused(f"The schema has {len(text)} bytes; at most {MAX_BYTES} are allowed.", param=param)
+    try:
+        return _compile(text)
+    except SchemaRefused as error:
+        raise SchemaRefused(error.message, param=param) from error
+
+
+@lru_cache(maxsize=256)
+def _compile(text: str) -> OutputSchema:
+    schema = json.loads(text)
+    _check_bounds(schema)
+    if not _Termination(schema).holds(schema):
+        raise SchemaRefused("The schema requires itself without end: give the recursion a way to stop.")
+    try:
+        validator = jsonschema_rs.Draft202012Validator(
+            schema,
+            validate_formats=True,
+            pattern_options=jsonschema_rs.RegexOptions(size_limit=1_000_000),
+        )
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+        message = getattr(error, "message", None) or str(error)
+        raise SchemaRefused(f"Not a valid JSON Schema (2020-12): {message[:300]}") from error
+    body = json.dumps({"x-guidance": _WHITESPACE, **{k: v for k, v in schema.items() if k != "x-guidance"}})
+    grammar = f"%llguidance {{}}\nstart: %json {body}"
+    # An engine that gets a grammar it cannot parse may decode without any: never send one unchecked.
+    failed, notes = LLMatcher.validate_grammar_with_warnings(grammar)
+    if failed:
+        reason = notes[0].split("failed to compile JSON schema: ")[-1].split("\n   1 |")[0].strip()
+        raise SchemaRefused(f"The schema cannot be used to constrain answers: {reason[:300]}.")
+    return OutputSchema(schema, grammar, tuple(notes), validator)
+
+
+def _children(node: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:
+    for key in _SUBSCHEMAS:
+        if key in node:
+            yield key, node[key]
+    for key in _SUBSCHEMA_LISTS:
+        for i, child in enumerate(node.get(key) or ()):
+            yield f"{key}/{i}", child
+    for key in _SUBSCHEMA_MAPS:
+        children = node.get(key)
+        if isinstance(children, Mapping):
+            for name, child in children.items():
+                yield f"{key}/{name}", child
+
+
+def _check_bounds(schema: Mapping[str, Json]) -> None:
+    stack: list[tuple[str, Json, int]] = [("#", schema, 1)]
+    nodes = enum_values = 0
+    while stack:
+        path, node, depth = stack.pop()
+        if isinstance(node, bool):
+            continue
+        if not isinstance(node, Mapping):
+            raise SchemaRefused(f"{path}: a schema must be an object or a boolean, not {type(node).__name__}.")
+        nodes += 1
+        if depth > MAX_DEPTH:
+            raise SchemaRefused(f"The schema nests deeper than {MAX_DEPTH} levels (at {path[:200]}).")
+        if nodes > MAX_NODES:
+            raise SchemaRefused(f"The schema has more than {MAX_NODES} parts.")
+        if isinstance(values := node.get("enum"), list):
+            enum_values += len(values)
+            if enum_values > MAX_ENUM:
+                raise SchemaRefused(f"The schema's enums hold more than {MAX_ENUM} values in all.")
+        for key in ("$ref", "$dynamicRef"):
+            if key in node and not str(node[key]).startswith("#"):
+                raise SchemaRefused(
+                    f"{path}: {key} '{str(node[key])[:100]}' leaves the schema; only '#/...' may be used."
+                )
+        for key in ("$id", "$schema"):
+            if depth > 1 and key in node:
+                raise SchemaRefused(f"{path}: {key} may stand only at the top of the schema.")
+        patterns = [node["pattern"]] if "pattern" in node else []
+        patterns += list(node["patternProperties"]) if isinstance(node.get("patternProperties"), Mapping) else []
+        if any(len(str(p)) > MAX_PATTERN for p in patterns):
+            raise SchemaRefused(f"{path}: a pattern is longer than {MAX_PATTERN} characters.")
+        for key in ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"):
+            if isinstance(node.get(key), int | float) and node[key] > MAX_REPEAT:
+                raise SchemaRefused(f"{path}: {key} is {node[key]}; at most {MAX_REPEAT} is allowed.")
+        stack.extend((f"{path}/{name}", child, depth + 1) for name, child in _children(node))
+
+
+class _Termination:
+    """Whether a finite value can keep a schema: false for one that requires itself through every path."""
+
+    def __init__(self, root: Mapping[str, Json]) -> None:
+        self.root = root
+        self.steps = 0
+
+    def holds(self, node: Json, open_refs: frozenset[str] = frozenset()) -> bool:
+        self.steps += 1
+        if self.steps > 20 * MAX_NODES:  # definitions that refer to each other in every order
+            raise SchemaRefused("The schema's references are too entangled. Use fewer of them.")
+        if isinstance(node, bool):
+            return node
+        if not isinstance(node, Mapping) or "enum" in node or "const" in node:
+            return True
+        if isinstance(ref := node.get("$ref"), str):
+            if ref in open_refs:
+                return False
+            target = _resolve(ref, self.root)
+            if target is not None and not self.holds(target, open_refs | {ref}):
+                return False
+        for key in ("anyOf", "oneOf"):
+            if (options := node.get(key)) and not any(self.holds(o, open_refs) for o in options):
+                return False
+        if not all(self.holds(part, open_refs) for part in node.get("allOf") or ()):
+            return False
+        kinds = node.get("type")
+        if isinstance(kinds, list) and set(kinds) - {"object", "array"}:
+            return True
+        required, properties = node.get("required"), node.get("properties")
+        if isinstance(required, list) and isinstance(properties, Mapping):
+            return all(self.holds(properties[name], open_refs) for name in required if name in properties)
+        if (node.get("minItems") or 0) > 0 and "items" in node:
+            return self.holds(node["items"], open_refs)
+        return True
+
+
+def _resolve(ref: str, root: Mapping[str, Json]) -> Json:
+    node: Json = root
+    for part in ref.removeprefix("#").strip("/").split("/") if ref != "#" else ():
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(node, Mapping) and name in node:
+            node = node[name]
+        elif isinstance(node, list) and name.isdigit() and int(name) < len(node):
+            node = node[int(name)]
+        else:
+            return None
+    return node
+
+
+def _no_constant(name: str) -> Json:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _no_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("an object has the same key twice")
+    return value

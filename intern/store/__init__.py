@@ -1,0 +1,1 @@
+"""The store: SQL is the truth. Tables, migrations, and the queries the rest of the platform uses."""

@@ -1,0 +1,80 @@
+"""Opens the database: SQLite (WAL, a modern build of it) or PostgreSQL, migrated to the newest schema.
+
+The system's SQLite may carry the WAL-reset bug (3.7.0 to 3.51.2), so SQLite always runs on pysqlite3's build.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.engine import URL, Engine, make_url
+
+from intern.errors import StoreFailure
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def open_database(url: str) -> Engine:
+    """An engine for `url`, its schema migrated to the newest revision.
+
+    Raises StoreFailure when the database cannot be opened, or was written by a newer version of the platform.
+    """
+    try:
+        engine = make_engine(make_url(url))
+        migrate(engine)
+    except sa.exc.SQLAlchemyError as error:
+        raise StoreFailure(
+            f"The database cannot be opened: {type(error).__name__}: {error.__cause__ or error}"
+        ) from error
+    return engine
+
+
+def make_engine(url: URL) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        return sa.create_engine(url, pool_pre_ping=True)
+    import pysqlite3
+
+    if url.database and url.database != ":memory:":
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(url, module=pysqlite3, connect_args={"timeout": 30})
+    else:
+        engine = sa.create_engine(
+            url, module=pysqlite3, poolclass=sa.pool.StaticPool, connect_args={"check_same_thread": False}
+        )
+
+    @sa.event.listens_for(engine, "connect")
+    def _pragmas(connection: Any, _: Any) -> None:
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    return engine
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the schema to the newest revision, in one transaction."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except Exception as error:
+            if "Can't locate revision" in str(error):
+                raise StoreFailure(
+                    "The database was written by a newer version of LLaMA Intern. Upgrade the program."
+                ) from error
+            raise
+
+
+def describe(engine: Engine) -> str:
+    """Name and version of the database that really runs, for `doctor` and `/readyz`."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            return "SQLite " + str(connection.execute(sa.text("select sqlite_version()")).scalar())
+        return "PostgreSQL " + str(connection.execute(sa.text("show server_version")).scalar())

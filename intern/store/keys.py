@@ -1,0 +1,104 @@
+"""API keys: made, found by their hash, listed, revoked. The key itself is shown once and never stored."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Literal
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from intern.errors import NotFound
+from intern.store.tables import KeyRow
+from intern.types import DEFAULT_TEAM, Model, new_id, now
+
+Scope = Literal["admin", "user"]
+PREFIX = "sk-intern-"
+
+
+class Key(Model):
+    """A key as people see it: everything but the secret."""
+
+    id: str
+    team: str
+    name: str
+    role: Scope
+    prefix: str
+    created: str
+    revoked: str | None = None
+
+
+def hash_key(secret: str) -> str:
+    """SHA-256: keys are 192 random bits, so a slow hash would only cost every request."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def create_key(
+    connection: Connection, *, team: str = DEFAULT_TEAM, name: str, role: Scope = "user", secret: str | None = None
+) -> tuple[Key, str]:
+    """A new key and its secret."""
+    secret = secret or PREFIX + secrets.token_urlsafe(24)
+    row = {
+        "id": new_id("key"),
+        "team": team,
+        "name": name,
+        "role": role,
+        "prefix": secret[:14],
+        "hash": hash_key(secret),
+        "created": now(),
+    }
+    connection.execute(sa.insert(KeyRow).values(**row))
+    return _key(connection.execute(sa.select(KeyRow.__table__).where(KeyRow.id == row["id"])).one()), secret
+
+
+def find_key(connection: Connection, secret: str) -> Key | None:
+    """The key that `secret` belongs to, unless it was revoked."""
+    query = sa.select(KeyRow.__table__).where(KeyRow.hash == hash_key(secret), KeyRow.revoked.is_(None))
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _key(row)
+
+
+def list_keys(connection: Connection, team: str | None = None) -> list[Key]:
+    query = sa.select(KeyRow.__table__).order_by(KeyRow.id)
+    if team is not None:
+        query = query.where(KeyRow.team == team)
+    return [_key(row) for row in connection.execute(query)]
+
+
+def revoke_key(connection: Connection, key: str, team: str | None = None) -> None:
+    """Revoke by id. Raises NotFound when there is no such key that still works."""
+    statement = sa.update(KeyRow).where(KeyRow.id == key, KeyRow.revoked.is_(None))
+    if team is not None:
+        statement = statement.where(KeyRow.team == team)
+    if connection.execute(statement.values(revoked=now())).rowcount == 0:
+        raise NotFound("key", key)
+
+
+def ensure_admin(connection: Connection, secret: str | None) -> str | None:
+    """Make sure that an admin key exists; returns a secret that was made just now, to be printed once.
+
+    With `secret` given (INTERN_API_KEY), that one is stored, once, and None is returned.
+    """
+    if secret is not None:
+        if find_key(connection, secret) is None:
+            connection.execute(sa.delete(KeyRow).where(KeyRow.hash == hash_key(secret)))
+            create_key(connection, name="INTERN_API_KEY", role="admin", secret=secret)
+        return None
+    query = sa.select(sa.func.count()).select_from(KeyRow).where(KeyRow.role == "admin", KeyRow.revoked.is_(None))
+    if connection.execute(query).scalar_one():
+        return None
+    return create_key(connection, name="first admin", role="admin")[1]
+
+
+def _key(row: sa.Row[tuple[object, ...]]) -> Key:
+    values = row._mapping
+    return Key(
+        id=values["id"],
+        team=values["team"],
+        name=values["name"],
+        role=values["role"],
+        prefix=values["prefix"],
+        created=values["created"].isoformat(),
+        revoked=values["revoked"].isoformat() if values["revoked"] else None,
+    )
