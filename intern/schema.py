@@ -187,8 +187,6 @@ class _Termination:
         self.steps += 1
         if self.steps > 20 * MAX_NODES:  # definitions that refer to each other in every order
             raise SchemaRefused("The schema's references are too entangled. Use fewer of them.")
-        if isinstance(node, bool):
-            return node
         if not isinstance(node, Mapping) or "enum" in node or "const" in node:
             return True
         if isinstance(ref := node.get("$ref"), str):

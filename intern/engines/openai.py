@@ -7,6 +7,7 @@ tokenizer, so `count_tokens` is an upper estimate, and cannot load adapters into
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -27,6 +28,9 @@ from intern.errors import (
     SchemaRefused,
 )
 from intern.types import Json, Usage
+
+
+_OVERFLOW = re.compile(r"(maximum|available) context (length|size)")  # vLLM and OpenAI; llama.cpp
 
 
 class OpenAIEngine:
@@ -165,9 +169,10 @@ def _translate(error: openai.OpenAIError, context: int) -> InternError:
     if isinstance(error, openai.NotFoundError):
         return EngineUnavailable("The engine does not have this model (INTERN_ENGINE_MODEL).")
     if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
-        message = str(error.body.get("message") if isinstance(error.body, dict) else error)
-        if error.code == "context_length_exceeded" or "context length" in message:
-            return ContextOverflow(context + 1, context)
+        body = error.body if isinstance(error.body, dict) else {}
+        message = str(body.get("message", error))
+        if error.code == "context_length_exceeded" or _OVERFLOW.search(message):
+            return ContextOverflow(body.get("n_prompt_tokens") or context + 1, body.get("n_ctx") or context)
         if error.param == "response_format":
             return SchemaRefused(f"The engine refused the schema: {message}", param="response_format")
         return InvalidInput(f"The engine refused the request: {message}")

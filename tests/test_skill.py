@@ -1,0 +1,148 @@
+"""A skill folder is read whole or refused with every problem, each naming file, line or key and what would be right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from intern.errors import Conflict, SkillInvalid
+from intern.library import SkillLibrary
+from intern.skill import read_skill, write_skill
+
+GOOD = "title: T\ndescription: D\ninstructions: I\n"
+SCHEMA = {"type": "object", "properties": {"label": {"enum": ["a", "b"]}}, "required": ["label"]}
+
+
+def folder(tmp_path: Path, yaml: str | bytes = GOOD, name: str = "my-skill", **files: str | bytes) -> Path:
+    place = tmp_path / name
+    place.mkdir(parents=True)
+    for file, content in {"skill.yaml": yaml, **files}.items():
+        path = place / file.replace("__", ".")
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return place
+
+
+def problems(place: Path) -> list[str]:
+    with pytest.raises(SkillInvalid) as caught:
+        read_skill(place)
+    return caught.value.problems
+
+
+BROKEN = {
+    "an unknown key": (
+        GOOD + "retreival: {enabled: true}\n",
+        "skill.yaml:4: key 'retreival' is unknown; did you mean 'retrieval'",
+    ),
+    "an unknown inner key": (
+        GOOD + "retrieval:\n  passage: 3\n",
+        "skill.yaml:5: key 'retrieval.passage' is unknown; did you mean 'passages'",
+    ),
+    "a missing key": ("title: T\ninstructions: I\n", "key 'description' is missing"),
+    "a wrong type": (GOOD + "generation:\n  max_tokens: many\n", "skill.yaml:5: key 'generation.max_tokens'"),
+    "a value out of range": (GOOD + "review: {rate: 2}\n", "skill.yaml:4: key 'review.rate'"),
+    "a key twice": (GOOD + "title: Again\n", "skill.yaml:4: key 'title' stands twice"),
+    "broken YAML": ("title: [\n", "skill.yaml:2: not valid YAML"),
+    "YAML that is a list": ("- title\n", "must hold keys"),
+    "an alias": ("title: &a x\ndescription: *a\ninstructions: I\n", "aliases"),
+    "a Python tag": ("title: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
+    "no UTF-8": (b"title: T\ndescription: \xff\n", "skill.yaml:2: byte 22 is not UTF-8"),
+    "an empty file": ("", "must hold keys"),
+    "a missing schema": (GOOD + "output: schema.json\n", "'schema.json' is no file"),
+    "a schema elsewhere": (GOOD + "output: ../other/schema.json\n", "is no file beside"),
+    "a metric for no field": (GOOD + "metrics: {label: exact}\n", "key 'metrics.label': the output has no such field"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_skill_file_is_refused_where_it_is_broken(name: str, tmp_path: Path) -> None:
+    yaml, expected = BROKEN[name]
+    found = problems(folder(tmp_path, yaml))
+    assert any(expected in p for p in found), found
+
+
+def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
+    rows = [
+        '{"input": "x", "output": {"label": "a"}}',
+        '{"input": "y", "output": {"label": "c"}}',
+        '{"input": "z"}',
+        "not json",
+        '{"input": "w", "output": {"label": "a"}, "lable": 1}',
+        '{"input": [{"role": "assistant", "content": "hm"}], "output": {"label": "a"}}',
+    ]
+    place = folder(
+        tmp_path, GOOD + "output: schema.json\n", schema__json=json.dumps(SCHEMA), examples__jsonl="\n".join(rows)
+    )
+    found = problems(place)
+    assert [p.split(": ")[0] for p in found] == [f"examples.jsonl:{n}" for n in (2, 3, 4, 5, 6)]
+
+
+def test_a_folder_name_must_be_usable_as_a_model_name(tmp_path: Path) -> None:
+    assert "use 1 to 64 of a-z" in problems(folder(tmp_path, name="My Skill"))[0]
+    assert "reserved" in problems(folder(tmp_path, name="base"))[0]
+
+
+def test_line_separators_inside_texts_do_not_split_rows(tmp_path: Path) -> None:
+    row = json.dumps({"input": "one\u2028two", "output": "ok"}, ensure_ascii=False)
+    assert read_skill(folder(tmp_path, examples__jsonl=row)).examples[0].input == "one\u2028two"
+
+
+def test_the_same_id_twice_is_a_problem(tmp_path: Path) -> None:
+    rows = '{"id": "1", "input": "x", "output": "a"}\n{"id": "1", "input": "y", "output": "b"}\n'
+    assert "stands already on line 1" in problems(folder(tmp_path, examples__jsonl=rows))[0]
+
+
+def test_the_digest_follows_what_changes_a_prompt_and_nothing_else(tmp_path: Path) -> None:
+    first = read_skill(folder(tmp_path / "1")).digest
+    assert read_skill(folder(tmp_path / "2", GOOD + "learning: {min_examples: 9}\n")).digest == first
+    assert read_skill(folder(tmp_path / "3", GOOD.replace("instructions: I", "instructions: J"))).digest != first
+
+
+def test_a_written_skill_reads_back_and_is_not_overwritten(tmp_path: Path) -> None:
+    spec = {"title": "T", "description": "D", "instructions": "First line.\nSecond: line # no comment.\n"}
+    rows = [{"input": "hi", "output": {"label": "a"}}]
+    skill = write_skill(tmp_path, "fresh", spec, schema=SCHEMA, examples=rows, utterances=["one\ntwo"])
+    assert skill.spec.instructions == spec["instructions"]
+    assert (skill.utterances, len(skill.examples)) == (("one two",), 1)
+    with pytest.raises(Conflict):
+        write_skill(tmp_path, "fresh", spec)
+    assert [p.name for p in tmp_path.iterdir()] == ["fresh"]
+
+
+def test_a_skill_that_cannot_be_read_back_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(SkillInvalid):
+        write_skill(tmp_path, "bad", {"title": "T"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_library_follows_the_folders(tmp_path: Path) -> None:
+    library = SkillLibrary(tmp_path)
+    place = folder(tmp_path / "skills")
+    key = ("default", "my-skill")
+    assert library.refresh().added == {key}
+    assert not library.refresh()
+    (place / "skill.yaml").write_text(GOOD.replace("title: T", "title: Better"))
+    assert library.refresh().changed == {key}
+    assert library.get(*key).spec.title == "Better"
+    (place / "docs").mkdir()
+    (place / "docs" / "a.md").write_text("# A")
+    assert library.refresh().documents == {key}
+    (place / "skill.yaml").write_text("title: [")
+    assert not library.refresh().changed
+    assert library.get(*key).spec.title == "Better", "the last good version keeps serving"
+    assert "not valid YAML" in library.problems()[key][0]
+    for path in sorted(place.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    place.rmdir()
+    assert library.refresh().removed == {key}
+    assert library.all("default") == []
+    assert library.problems() == {}
+
+
+def test_teams_have_folders_of_their_own(tmp_path: Path) -> None:
+    folder(tmp_path / "teams" / "blue" / "skills", name="theirs")
+    library = SkillLibrary(tmp_path)
+    library.refresh()
+    assert [s.name for s in library.all("blue")] == ["theirs"]
+    assert library.all("default") == []
