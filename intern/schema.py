@@ -11,7 +11,9 @@ leave the document never, and patterns run on a linear-time regular expression e
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -28,6 +30,7 @@ MAX_NODES = 2_000
 MAX_ENUM = 1_000
 MAX_PATTERN = 500
 MAX_REPEAT = 10_000
+MAX_ARRANGEMENTS = 500
 
 # Answers are written the way json.dumps writes them, and nothing else: fewer tokens than free whitespace (43 against
 # 61 for a small invoice), and the very form that examples are trained in.
@@ -116,7 +119,8 @@ def _compile(text: str) -> OutputSchema:
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
         message = getattr(error, "message", None) or str(error)
         raise SchemaRefused(f"Not a valid JSON Schema (2020-12): {message[:300]}") from error
-    body = json.dumps({"x-guidance": _WHITESPACE, **{k: v for k, v in schema.items() if k != "x-guidance"}})
+    narrowed = {k: v for k, v in _spelled_out(schema).items() if k != "x-guidance"}
+    body = json.dumps({"x-guidance": _WHITESPACE, **narrowed})
     grammar = f"%llguidance {{}}\nstart: %json {body}"
     # An engine that gets a grammar it cannot parse may decode without any: never send one unchecked.
     failed, notes = LLMatcher.validate_grammar_with_warnings(grammar)
@@ -124,6 +128,25 @@ def _compile(text: str) -> OutputSchema:
         reason = notes[0].split("failed to compile JSON schema: ")[-1].split("\n   1 |")[0].strip()
         raise SchemaRefused(f"The schema cannot be used to constrain answers: {reason[:300]}.")
     return OutputSchema(schema, grammar, tuple(notes), validator)
+
+
+def _spelled_out(node: Json) -> Json:
+    """`node` with short arrays of different choices written out as an enum of whole arrays.
+
+    llguidance cannot enforce uniqueItems, and a small model likes to repeat itself; the tag set of a ticket, say, has
+    few enough arrangements to list.
+    """
+    if isinstance(node, list):
+        return [_spelled_out(child) for child in node]
+    if not isinstance(node, Mapping):
+        return node
+    choices = (node.get("items") or {}).get("enum") if isinstance(node.get("items"), Mapping) else None
+    if node.get("type") == "array" and node.get("uniqueItems") is True and isinstance(choices, list):
+        least, most = node.get("minItems", 0), min(node.get("maxItems", len(choices)), len(choices))
+        sizes = range(least, most + 1)
+        if len(choices) <= 20 and sum(math.perm(len(choices), size) for size in sizes) <= MAX_ARRANGEMENTS:
+            return {"enum": [list(some) for size in sizes for some in itertools.permutations(choices, size)]}
+    return {key: value if key in ("enum", "const") else _spelled_out(value) for key, value in node.items()}
 
 
 def _children(node: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:

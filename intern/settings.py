@@ -30,7 +30,7 @@ class Settings(BaseSettings):
 
     database_url: str | None = Field(None, description="SQLAlchemy URL. Unset: SQLite in data/intern.db.")
     chroma_url: str | None = Field(
-        None, description="A Chroma server (http://host:port). Unset: embedded in data/index."
+        None, description="A Chroma server, http://host:port. Unset: embedded in data/index."
     )
     record_days: int = Field(90, ge=0, description="Days that unreviewed records are kept. 0: for ever.")
 

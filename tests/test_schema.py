@@ -83,6 +83,16 @@ def test_what_decoding_cannot_enforce_is_named_and_still_validated() -> None:
     assert schema.problems([1, 2]) == ()
 
 
+def test_a_short_array_of_different_choices_cannot_repeat_one_while_decoding() -> None:
+    tags = {"type": "array", "items": {"enum": ["a", "b", "c"]}, "uniqueItems": True, "maxItems": 2}
+    schema = check_schema({"type": "object", "properties": {"tags": tags}, "required": ["tags"]})
+    assert schema.unenforced == ()
+    assert '["a", "b"]' in schema.grammar
+    assert '["a", "a"]' not in schema.grammar
+    assert schema.problems({"tags": ["c", "a"]}) == ()
+    assert schema.problems({"tags": ["a", "a"]})
+
+
 def test_the_grammar_writes_json_the_way_examples_are_stored() -> None:
     schema = check_schema({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
     assert '"whitespace_flexible": false' in schema.grammar
