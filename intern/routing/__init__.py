@@ -1,0 +1,1 @@
+"""Routing: which skill serves a request, with what confidence, or none. `router.py` is the way in."""
