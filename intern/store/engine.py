@@ -23,14 +23,18 @@ def open_database(url: str) -> Engine:
 
     Raises StoreFailure when the database cannot be opened, or was written by a newer version of the platform.
     """
+    engine = None
     try:
         engine = make_engine(make_url(url))
         migrate(engine)
-    except sa.exc.SQLAlchemyError as error:
-        raise StoreFailure(
-            f"The database cannot be opened: {type(error).__name__}: {error.__cause__ or error}"
-        ) from error
-    return engine
+        return engine
+    except (sa.exc.SQLAlchemyError, StoreFailure) as error:
+        if engine is not None:
+            engine.dispose()
+        if isinstance(error, StoreFailure):
+            raise
+        reason = f"{type(error).__name__}: {error.__cause__ or error}"
+        raise StoreFailure(f"The database cannot be opened: {reason}") from error
 
 
 def make_engine(url: URL) -> Engine:

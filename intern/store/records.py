@@ -38,6 +38,11 @@ class Recorder:
         self._lock = threading.Lock()
         self.failure: str | None = None
 
+    @property
+    def backlog(self) -> int:
+        """Records that wait to be written."""
+        return self._queue.qsize()
+
     def put(self, record: Record) -> None:
         if self._queue.qsize() > MAX_WAITING:
             raise StoreFailure(f"{MAX_WAITING} records wait for the database: {self.failure or 'it is too slow'}.")
@@ -242,6 +247,13 @@ def list_examples(connection: Connection, team: str, skill: str) -> list[Example
     """Examples of a skill that did not come from its folder, oldest first."""
     query = sa.select(ExampleRow.body).where(ExampleRow.team == team, ExampleRow.skill == skill)
     return [Example.model_validate(body) for body in connection.execute(query.order_by(ExampleRow.id)).scalars()]
+
+
+def count_examples(connection: Connection, team: str) -> dict[str, tuple[int, int]]:
+    """By skill, how many examples did not come from its folder: (all, held out)."""
+    held_out = sa.func.sum(sa.case((ExampleRow.body["split"].as_string() == "heldout", 1), else_=0))
+    query = sa.select(ExampleRow.skill, sa.func.count(), held_out).where(ExampleRow.team == team)
+    return {skill: (count, held) for skill, count, held in connection.execute(query.group_by(ExampleRow.skill))}
 
 
 def delete_example(connection: Connection, team: str, skill: str, example: str) -> None:

@@ -72,6 +72,7 @@ class DocumentRow(Base):
     sha256: Mapped[str] = mapped_column(String(64))  # of the file's bytes
     recipe: Mapped[str] = mapped_column(String(64))  # of parser and chunker version: another one re-ingests
     media_type: Mapped[str] = mapped_column(String(100))
+    title: Mapped[str] = mapped_column(String(500))
     text: Mapped[str] = mapped_column(Text)
     contributor: Mapped[str | None] = mapped_column(String(64), default=None)
     created: Mapped[datetime] = mapped_column(default=now)
@@ -92,6 +93,19 @@ class PassageRow(Base):
     end: Mapped[int] = mapped_column("end_offset", Integer)
     embedder: Mapped[str] = mapped_column(String(128))
     vector: Mapped[bytes] = mapped_column(LargeBinary)  # float32, little-endian
+
+
+class KnowledgeRow(Base):
+    """How far one skill's documents have come. Every committed change adds one to `version`.
+
+    `indexed` is the version up to which the vector index is known to agree; another number means: compare and repair.
+    """
+
+    __tablename__ = "knowledge"
+    team: Mapped[str] = mapped_column(String(64), primary_key=True)
+    skill: Mapped[str] = mapped_column(String(100), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer)
+    indexed: Mapped[int] = mapped_column(Integer)
 
 
 class ExampleRow(Base):

@@ -1,0 +1,69 @@
+"""Models and migrations agree, on every database."""
+
+from __future__ import annotations
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect, text
+from sqlalchemy.engine import make_url
+
+from intern.errors import StoreFailure
+from intern.store.engine import MIGRATIONS, make_engine, migrate, open_database
+from intern.store.tables import Base
+
+
+def test_the_newest_migration_makes_exactly_the_tables_of_the_models(database_url: str) -> None:
+    engine = open_database(database_url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        differences = compare_metadata(context, Base.metadata)
+    engine.dispose()
+    assert differences == []
+
+
+def test_every_table_has_a_team(database_url: str) -> None:
+    engine = open_database(database_url)
+    tables = inspect(engine)
+    without = [
+        name
+        for name in tables.get_table_names()
+        if name != "alembic_version" and "team" not in {column["name"] for column in tables.get_columns(name)}
+    ]
+    engine.dispose()
+    assert without == []
+
+
+def test_migrating_again_changes_nothing_and_keeps_the_rows(database_url: str) -> None:
+    engine = open_database(database_url)
+    with engine.begin() as connection:
+        connection.execute(text("insert into knowledge (team, skill, version, indexed) values ('t', 's', 3, 3)"))
+    migrate(engine)
+    with engine.connect() as connection:
+        rows = connection.execute(text("select version from knowledge")).scalars().all()
+    engine.dispose()
+    assert rows == [3]
+
+
+def test_the_migrations_can_be_undone(database_url: str) -> None:
+    engine = make_engine(make_url(database_url))
+    migrate(engine)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+    left = inspect(engine).get_table_names()
+    engine.dispose()
+    assert left == ["alembic_version"]
+
+
+def test_a_database_of_a_newer_version_is_refused_with_what_to_do(database_url: str) -> None:
+    engine = open_database(database_url)
+    with engine.begin() as connection:
+        connection.execute(text("update alembic_version set version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(StoreFailure, match="Upgrade the program"):
+        open_database(database_url)

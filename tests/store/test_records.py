@@ -1,0 +1,258 @@
+"""Records are written behind the request, belong to one team, and go with everything that was derived from them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from intern.errors import InvalidInput, NotFound, StoreFailure
+from intern.library import SkillLibrary
+from intern.reviews import Judgement, Reviews
+from intern.skill import write_skill
+from intern.store import records
+from intern.store.engine import describe, open_database
+from intern.store.keys import create_key, ensure_admin, find_key, list_keys, revoke_key
+from intern.store.records import Recorder
+from intern.store.tables import RecordRow
+from intern.types import Caller, Choice, Example, Message, Record, Route, Sampling, new_id, now
+
+LABEL = {"type": "object", "properties": {"label": {"enum": ["a", "b"]}}, "required": ["label"]}
+
+
+def record(team: str = "default", skill: str | None = "label", **more: object) -> Record:
+    fields: dict[str, object] = {
+        "id": new_id("rec"),
+        "team": team,
+        "created": now(),
+        "skill": skill,
+        "adapter": None,
+        "model": "m",
+        "config": "c",
+        "asked": (Message(role="user", content="is this a?"),),
+        "prompt": (),
+        "sampling": Sampling(),
+        "route": Route(skill=skill, confidence=0.5),
+        "choices": (Choice(text='{"label": "a"}', parsed={"label": "a"}),),
+    }
+    return Record.model_validate(fields | more)
+
+
+class Pupil:
+    """A router that notes what it is taught."""
+
+    def __init__(self) -> None:
+        self.learned: list[tuple[str, str | None, str | None]] = []
+
+    def learn(self, team: str, text: str, *, skill: str | None, not_skill: str | None = None) -> None:
+        self.learned.append((text, skill, not_skill))
+
+
+class Setting:
+    def __init__(self, home: Path, url: str) -> None:
+        self.database = open_database(url)
+        spec = {"title": "T", "description": "D", "instructions": "I"}
+        write_skill(home / "skills", "label", spec, schema=LABEL)
+        write_skill(home / "skills", "other", spec)
+        library = SkillLibrary(home)
+        library.refresh()
+        self.recorder, self.pupil = Recorder(self.database), Pupil()
+        self.changed: list[str] = []
+        self.reviews = Reviews(self.database, library, self.pupil, self.recorder.flush, self.changed.append)
+
+    def put(self, record: Record) -> Record:
+        self.recorder.put(record)
+        self.recorder.flush()
+        return record
+
+    def judge(self, verdict: str, of: Record, **more: object) -> None:
+        judgement = Judgement.model_validate({"record": of.id, "verdict": verdict, **more})
+        self.reviews.add(Caller(key="key_1"), judgement)
+
+    def examples(self, skill: str = "label") -> list[Example]:
+        with self.database.connect() as connection:
+            return records.list_examples(connection, "default", skill)
+
+    def utterances(self) -> list[tuple[str | None, str | None, str]]:
+        with self.database.connect() as connection:
+            return list(records.list_utterances(connection, "default"))
+
+
+@pytest.fixture
+def setting(tmp_path: Path, database_url: str) -> object:
+    setting = Setting(tmp_path, database_url)
+    yield setting
+    setting.recorder.close()
+    setting.database.dispose()
+
+
+def test_a_record_comes_back_as_it_was_put(setting: Setting) -> None:
+    put = setting.put(record(person="eve", timings={"total": 0.25}))
+    with setting.database.connect() as connection:
+        assert records.get_record(connection, "default", put.id) == put
+
+
+def test_many_records_are_written_together_and_in_order(setting: Setting) -> None:
+    ids = [setting.recorder.put(r) or r.id for r in (record() for _ in range(500))]
+    setting.recorder.flush()
+    with setting.database.connect() as connection:
+        page = records.list_records(connection, "default", limit=200)
+        rest = records.list_records(connection, "default", before=page[-1].id, limit=1000)
+    assert [r.id for r in (*page, *rest)] == ids[::-1]
+
+
+def test_another_teams_record_does_not_exist(setting: Setting) -> None:
+    theirs = setting.put(record(team="blue"))
+    with setting.database.begin() as connection:
+        for attempt in (records.get_record, records.delete_record):
+            with pytest.raises(NotFound):
+                attempt(connection, "default", theirs.id)
+        assert records.list_records(connection, "default") == []
+    with pytest.raises(NotFound):
+        setting.judge("accept", theirs)
+
+
+def test_accepting_makes_an_example_and_teaches_the_router(setting: Setting) -> None:
+    setting.judge("accept", setting.put(record()))
+    (example,) = setting.examples()
+    assert (example.input, example.output, example.provenance) == ("is this a?", {"label": "a"}, "review")
+    assert setting.pupil.learned == [("is this a?", "label", None)]
+    assert setting.utterances() == [("label", None, "is this a?")]
+    assert setting.changed == ["default"]
+
+
+def test_a_correction_must_keep_the_schema(setting: Setting) -> None:
+    put = setting.put(record())
+    with pytest.raises(InvalidInput, match="breaks the skill's schema") as caught:
+        setting.judge("correct", put, correction={"label": "z"})
+    assert caught.value.param == "correction"
+    assert setting.examples() == []
+    setting.judge("correct", put, correction={"label": "b"})
+    assert setting.examples()[0].output == {"label": "b"}
+
+
+def test_the_newest_verdict_wins_and_takes_back_what_the_older_taught(setting: Setting) -> None:
+    put = setting.put(record())
+    setting.judge("accept", put)
+    setting.judge("wrong_skill", put, right_skill="other")
+    assert setting.examples() == []
+    assert setting.utterances() == [(None, "label", "is this a?"), ("other", None, "is this a?")]
+    setting.judge("reject", put, reason="no")
+    assert setting.utterances() == []
+    with setting.database.connect() as connection:
+        assert [r.verdict for r in records.list_reviews(connection, "default")] == ["reject", "wrong_skill", "accept"]
+
+
+def test_wrong_skill_can_say_that_none_fits(setting: Setting) -> None:
+    setting.judge("wrong_skill", setting.put(record()), right_skill="none")
+    assert setting.pupil.learned == [("is this a?", None, "label"), ("is this a?", None, None)]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "more", "param"),
+    [
+        ("correct", {}, "correction"),
+        ("accept", {"correction": {"label": "a"}}, "correction"),
+        ("accept", {"right_skill": "other"}, "right_skill"),
+        ("wrong_skill", {"right_skill": "label"}, "right_skill"),
+    ],
+)
+def test_a_verdict_that_makes_no_sense_is_refused(setting: Setting, verdict: str, more: object, param: str) -> None:
+    put = setting.put(record())
+    with pytest.raises(InvalidInput) as caught:
+        setting.judge(verdict, put, **more)  # type: ignore[arg-type]
+    assert caught.value.param == param
+
+
+def test_an_invalid_answer_cannot_be_accepted(setting: Setting) -> None:
+    put = setting.put(record(choices=(Choice(text="x", valid=False),)))
+    with pytest.raises(InvalidInput):
+        setting.judge("accept", put)
+
+
+def test_deleting_a_record_deletes_what_it_taught(setting: Setting) -> None:
+    put = setting.put(record())
+    setting.judge("accept", put)
+    with setting.database.begin() as connection:
+        records.delete_record(connection, "default", put.id)
+    assert setting.examples() == []
+    assert setting.utterances() == []
+    with setting.database.connect() as connection:
+        assert records.list_reviews(connection, "default") == []
+
+
+def test_deleting_a_person_deletes_all_of_theirs_and_nothing_else(setting: Setting) -> None:
+    hers, his = setting.put(record(person="eve")), setting.put(record(person="bob"))
+    setting.judge("accept", hers)
+    setting.judge("accept", his)
+    with setting.database.begin() as connection:
+        counts = records.delete_person(connection, "default", "eve")
+    assert counts == {"reviews": 1, "utterances": 1, "examples": 1, "records": 1}
+    with setting.database.connect() as connection:
+        assert [r.person for r in records.list_records(connection, "default")] == ["bob"]
+
+
+def test_old_records_expire_unless_they_were_reviewed(setting: Setting) -> None:
+    old = now() - timedelta(days=100)
+    kept, new = setting.put(record(created=old)), setting.put(record())
+    setting.put(record(created=old))
+    setting.judge("accept", kept)
+    with setting.database.begin() as connection:
+        assert records.expire_records(connection, 0) == 0
+        assert records.expire_records(connection, 90) == 1
+        assert {r.id for r in records.list_records(connection, "default")} == {kept.id, new.id}
+
+
+def test_records_wait_while_the_database_cannot_be_written(setting: Setting, caplog: pytest.LogCaptureFixture) -> None:
+    with setting.database.begin() as connection:
+        connection.execute(sa.text("alter table records rename to hidden"))
+    put = record()
+    setting.recorder.put(put)
+    with pytest.raises(StoreFailure):
+        setting.recorder.flush(timeout=0.3)
+    assert setting.recorder.failure
+    with setting.database.begin() as connection:
+        connection.execute(sa.text("alter table hidden rename to records"))
+    setting.recorder.flush()
+    assert setting.recorder.failure is None
+    with setting.database.connect() as connection:
+        assert connection.execute(sa.select(RecordRow.id)).scalar_one() == put.id
+
+
+def test_a_key_is_found_by_its_secret_until_it_is_revoked(setting: Setting) -> None:
+    with setting.database.begin() as connection:
+        key, secret = create_key(connection, name="ci", team="blue")
+        assert find_key(connection, secret) == key
+        assert find_key(connection, secret + "x") is None
+        assert secret not in str(connection.execute(sa.text("select * from keys")).all())
+        with pytest.raises(NotFound):
+            revoke_key(connection, key.id, team="default")
+        revoke_key(connection, key.id, team="blue")
+        assert find_key(connection, secret) is None
+        assert [k.id for k in list_keys(connection, "blue")] == [key.id]
+
+
+def test_the_first_admin_key_is_made_once(setting: Setting) -> None:
+    with setting.database.begin() as connection:
+        secret = ensure_admin(connection, None)
+        assert secret is not None
+        assert ensure_admin(connection, None) is None
+        assert ensure_admin(connection, "sk-intern-mine") is None
+        assert ensure_admin(connection, "sk-intern-mine") is None
+        found = find_key(connection, "sk-intern-mine")
+        assert found is not None
+        assert found.role == "admin"
+        assert len(list_keys(connection)) == 2
+
+
+def test_sqlite_is_a_build_without_the_wal_reset_bug(tmp_path: Path) -> None:
+    database = open_database(f"sqlite:///{tmp_path / 'x.db'}")
+    version = tuple(int(n) for n in describe(database).removeprefix("SQLite ").split("."))
+    assert version >= (3, 51, 3)
+    with database.connect() as connection:
+        assert connection.execute(sa.text("pragma journal_mode")).scalar() == "wal"
+        assert connection.execute(sa.text("pragma synchronous")).scalar() == 2
+        assert connection.execute(sa.text("pragma foreign_keys")).scalar() == 1
+    database.dispose()
