@@ -15,8 +15,8 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from intern import prompt as prompts
 from intern.engines.base import Engine, EngineRequest, Token
 from intern.errors import InternError, InvalidInput, NotFound, OutputInvalid
 from intern.library import SkillLibrary
+from intern.models.embedder import Vectors
 from intern.schema import OutputSchema, check_schema, parse_json
 from intern.skill import Skill
 from intern.store.records import Recorder
@@ -52,17 +53,25 @@ _REPAIR_QUOTE = 2_000
 class Routes(Protocol):
     """The part of the router that the pipeline uses; blocking."""
 
-    def route(self, team: str, text: str, *, vector: object = None) -> Route: ...
+    def route(self, team: str, text: str, *, vector: Vectors | None = None) -> Route: ...
 
-    def embed(self, text: str) -> object: ...
+    def embed(self, text: str) -> Vectors: ...
 
 
 class Retrieves(Protocol):
     """The part of the knowledge base that the pipeline uses; blocking."""
 
     def retrieve(
-        self, team: str, skill: str, query: str | Sequence[Message], *, limit: int, vector: object = None
+        self, team: str, skill: str, query: str | Sequence[Message], *, limit: int, vector: Vectors | None = None
     ) -> list[Passage]: ...
+
+
+Span = Callable[[str], AbstractContextManager[object]]
+
+
+def no_span(stage: str) -> AbstractContextManager[object]:
+    """No tracing."""
+    return nullcontext()
 
 
 @dataclass
@@ -101,12 +110,14 @@ class _Work:
     review: str | None = None
     error: str | None = None
     timings: dict[str, float] = field(default_factory=dict)
+    span: Span = field(default=no_span)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         try:
-            yield
+            with self.span(stage):
+                yield
         finally:
             self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - start
 
@@ -133,6 +144,7 @@ class Pipeline:
         self.recorder = recorder
         self.passage_tokens = passage_tokens
         self.deadline = deadline
+        self.span: Span = no_span  # entered around each stage; replaced by whoever traces
         self._random = random.Random(seed)
 
     async def answer(self, ask: Ask) -> Answer:
@@ -176,15 +188,17 @@ class Pipeline:
             self._close(work)
             yield Closed(self._answer(work))
 
+    def route(self, ask: Ask) -> Route:
+        """The decision alone, whatever skill is named; blocking. Raises InvalidInput when there is nothing to go by."""
+        return self._route(ask, _asked(ask))[1]
+
     # --- the stages --------------------------------------------------------------------------------------------
 
     async def _prepare(self, work: _Work) -> bool:
         """Route, retrieve and build the prompt; False when nothing fits and `refusal` says so."""
         ask = work.ask
-        text = last_user_text(ask.messages)
-        if not text.strip() and not any(m.role == "tool" for m in ask.messages):
-            raise InvalidInput("The conversation has no user message with text.", param="messages")
-        vector: object = None
+        text = _asked(ask)
+        vector: Vectors | None = None
         if ask.skill is None:
             with work.timed("route"):
                 vector, work.route = await asyncio.to_thread(self._route, ask, text)
@@ -223,7 +237,7 @@ class Pipeline:
         work.sampling = _sampling(skill, ask.sampling, work.prompt.max_tokens)
         return True
 
-    def _route(self, ask: Ask, text: str) -> tuple[object, Route]:
+    def _route(self, ask: Ask, text: str) -> tuple[Vectors, Route]:
         """Route the last turn; when it says too little by itself, the whole conversation's user turns."""
         team = ask.caller.team
         vector = self.router.embed(text)
@@ -235,7 +249,7 @@ class Pipeline:
                 return vector, whole
         return vector, route
 
-    def _retrieve(self, ask: Ask, skill: Skill, vector: object) -> list[Passage]:
+    def _retrieve(self, ask: Ask, skill: Skill, vector: Vectors | None) -> list[Passage]:
         turns = [m for m in ask.messages if m.role in ("user", "assistant")]
         limit = skill.spec.retrieval.passages
         return self.knowledge.retrieve(ask.caller.team, skill.name, turns, limit=limit, vector=vector)
@@ -406,7 +420,7 @@ class Pipeline:
 
     @asynccontextmanager
     async def _recorded(self, ask: Ask) -> AsyncIterator[_Work]:
-        work = _Work(ask=ask, record=new_id("rec"), started=time.monotonic())
+        work = _Work(ask=ask, record=new_id("rec"), started=time.monotonic(), span=self.span)
         try:
             yield work
         except InternError as error:
@@ -450,6 +464,13 @@ class Pipeline:
             timings=work.timings,
             metadata=ask.metadata,
         )
+
+
+def _asked(ask: Ask) -> str:
+    text = last_user_text(ask.messages)
+    if not text.strip() and not any(m.role == "tool" for m in ask.messages):
+        raise InvalidInput("The conversation has no user message with text.", param="messages")
+    return text
 
 
 class _Gathered:

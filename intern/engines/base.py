@@ -74,6 +74,11 @@ class Engine(Protocol):
     @property
     def info(self) -> EngineInfo: ...
 
+    @property
+    def load(self) -> tuple[int, int]:
+        """(requests running, requests waiting)."""
+        ...
+
     def generate(self, request: EngineRequest) -> AsyncGenerator[Token, None]:
         """Stream the answer. Raises the errors of the module's contract."""
         ...

@@ -58,6 +58,10 @@ class FakeEngine:
     def info(self) -> EngineInfo:
         return self._info
 
+    @property
+    def load(self) -> tuple[int, int]:
+        return self.gate.running, self.gate.waiting
+
     async def generate(self, request: EngineRequest) -> AsyncGenerator[Token, None]:
         entered = await self.gate.enter()
         finished = False

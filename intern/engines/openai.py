@@ -53,6 +53,10 @@ class OpenAIEngine:
     def info(self) -> EngineInfo:
         return self._info
 
+    @property
+    def load(self) -> tuple[int, int]:
+        return self._gate.running, self._gate.waiting
+
     async def generate(self, request: EngineRequest) -> AsyncGenerator[Token, None]:
         if request.adapter is not None:
             raise EngineUnavailable(f"The endpoint {self._url} cannot serve the adapter {request.adapter}.")

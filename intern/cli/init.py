@@ -1,0 +1,88 @@
+"""`intern init`: a new workspace with the starter skills."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from intern.cli import output
+from intern.cli.options import AsJson
+from intern.errors import Conflict, InternError, StoreFailure
+
+SHARED = "share/llama-intern/skills/"  # where a wheel puts the starter skills, below the environment's prefix
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make it in; it may exist already.")],
+    empty: Annotated[bool, typer.Option("--empty", help="Without the starter skills.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a workspace: a folder with skills, adapters and data.
+
+    The starter skills are copied in, to use, change or delete. A folder that has skills already is left as it is.
+
+    ```bash
+    intern init my-intern && cd my-intern && intern up
+    intern init my-intern --empty
+    ```
+    """
+    target = folder / "skills"
+    names: list[str] = []
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise Conflict(f"'{folder}' is a file; a workspace is a folder.")
+        if target.exists():
+            raise Conflict(f"'{folder}' is a workspace already: it has a skills folder. Nothing was changed.")
+        folder.mkdir(parents=True, exist_ok=True)
+        if empty:
+            target.mkdir()
+        else:
+            names = copy_starters(target)
+        for name in ("adapters", "data"):
+            (folder / name).mkdir(exist_ok=True)
+    except OSError as error:
+        raise StoreFailure(f"'{folder}' cannot be written: {error.strerror or error}.") from error
+    if output.plain(as_json):
+        output.document({"home": str(folder.resolve()), "skills": names})
+    else:
+        output.note(f"{folder} is a workspace with {len(names)} skills: {', '.join(names) or 'none yet'}.")
+        output.note(f"Next: cd {folder} && intern up")
+
+
+def copy_starters(target: Path) -> list[str]:
+    """Copy the starter skills to the new folder `target`, whole or not at all; returns their names."""
+    starters = sorted(path.parent for path in find_starters().glob("*/skill.yaml"))
+    place = Path(tempfile.mkdtemp(prefix=".skills-", dir=target.parent))
+    try:
+        for skill in starters:
+            shutil.copytree(skill, place / skill.name, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        place.chmod(0o755)
+        place.rename(target)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    return [skill.name for skill in starters]
+
+
+def find_starters() -> Path:
+    """The starter skills: of the checkout that this code lies in, or those that the installed wheel brought.
+
+    Raises InternError when there are none.
+    """
+    checkout = Path(__file__).parents[2] / "skills"
+    if (Path(__file__).parents[2] / "pyproject.toml").is_file() and checkout.is_dir():
+        return checkout
+    from importlib.metadata import PackageNotFoundError, files
+
+    try:
+        for file in files("llama-intern") or ():
+            before, shared, _ = str(file.locate()).replace("\\", "/").rpartition(SHARED)
+            if shared and Path(before + shared).is_dir():
+                return Path(before + shared)
+    except PackageNotFoundError:
+        pass
+    raise InternError("The starter skills are not installed. Take --empty, and make skills with `intern skills new`.")

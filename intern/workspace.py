@@ -1,0 +1,342 @@
+"""One process's view of a workspace: opens every part by the settings, keeps them in step, closes them.
+
+In: `Settings`. Out: a `Workspace` whose parts the edges use: library, pipeline, knowledge, reviews, store. Parts that
+cost time or memory (embedder, index, engine) are opened at first use, or all at once by `warm`. A background task
+watches the skill folders; what changes there reaches router and index while the platform runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from intern.engines.base import Engine
+from intern.knowledge import Ingested, Knowledge, Upload, open_index
+from intern.knowledge.parse import Parser
+from intern.library import SkillLibrary
+from intern.models import source
+from intern.models.embedder import Embedder, Vectors
+from intern.models.loading import open_embedder
+from intern.ownership import Ownership
+from intern.pipeline import Pipeline
+from intern.reviews import Reviews
+from intern.routing.router import Router, SkillTexts
+from intern.settings import Settings
+from intern.store import records
+from intern.store.engine import open_database
+from intern.types import Message, Passage, Route
+
+log = logging.getLogger(__name__)
+
+FOLDER_SOURCE = "docs"
+_WATCH_SECONDS = 1.0
+_EXPIRE_SECONDS = 3600.0
+
+Progress = Callable[[str], None]
+
+
+class Workspace:
+    """Open with `open`, then `start` on the event loop that serves; `close` at the end."""
+
+    def __init__(self, settings: Settings, *, engine: Engine | None = None, embedder: Embedder | None = None) -> None:
+        self.settings = settings
+        self.opened = int(time.time())
+        self.ownership = Ownership(settings.data)
+        self.ownership.take()
+        try:
+            self.database = open_database(settings.database_url or f"sqlite:///{settings.data / 'intern.db'}")
+        except BaseException:
+            self.ownership.release()
+            raise
+        self.library = SkillLibrary(settings.home)
+        self.recorder = records.Recorder(self.database)
+        self.say: Progress = log.info
+        self.routes = _Routes(self)
+        self.documents = _Documents(self)
+        self.engine = engine or open_engine(settings)
+        self._given_embedder = embedder
+        self._watcher: asyncio.Task[None] | None = None
+        self.pipeline = Pipeline(
+            library=self.library,
+            router=self.routes,
+            knowledge=self.documents,
+            engine=self.engine,
+            recorder=self.recorder,
+            passage_tokens=settings.passage_tokens,
+            deadline=settings.deadline,
+        )
+        self.reviews = Reviews(self.database, self.library, self.routes, self.recorder.flush, self.routes.outdate)
+        self.library.refresh()
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        if self._given_embedder is not None:
+            return self._given_embedder
+        threads = self.settings.threads or available_cpus()
+        return open_embedder(self.settings.embedder, self.cache, threads, progress=self.say)
+
+    @cached_property
+    def router(self) -> Router:
+        return Router(self.embedder, cache=self.cache / "router", refuse_rate=self.settings.refuse_rate)
+
+    @cached_property
+    def knowledge(self) -> Knowledge:
+        parser = Parser(
+            seconds=self.settings.parse_seconds,
+            memory_bytes=self.settings.parse_bytes,
+            pages=self.settings.upload_pages,
+            file_bytes=self.settings.upload_bytes,
+            inflated_bytes=self.settings.inflated_bytes,
+        )
+        index = open_index(self.settings.data / "index", self.settings.chroma_url)
+        return Knowledge(self.database, self.embedder, parser, index)
+
+    @property
+    def cache(self) -> Path:
+        return self.settings.data / "cache"
+
+    async def warm(self, say: Progress | None = None) -> None:
+        """Open every part now, so that the first request is as fast as the next. `say` is told what takes time."""
+        if say is not None:
+            self.say = say
+        self.say(f"engine: loading {self.engine.info.model}")
+        await self.engine.start()
+        self.say("router: learning the skills")
+        for team in self.library.teams:
+            await asyncio.to_thread(self.routes.ensure, team)
+        self.say("documents: checking the skills' folders")
+        for team in self.library.teams:
+            for skill in self.library.all(team):
+                if skill.spec.retrieval.enabled:
+                    await asyncio.to_thread(self.documents.ensure, team, skill.name)
+        self.say = log.info
+
+    def start(self) -> None:
+        """Begin to watch the skill folders and to expire old records."""
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch())
+
+    async def close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+        await self.engine.close()
+        await asyncio.to_thread(self.recorder.close)
+        if "knowledge" in self.__dict__:
+            await asyncio.to_thread(self.knowledge.close)
+        self.database.dispose()
+        self.ownership.release()
+
+    def refresh(self) -> None:
+        """Take over what changed in the skill folders. Blocking; called by the watcher and after writes."""
+        changes = self.library.refresh()
+        for team, skill in sorted(changes.removed):
+            log.info("skill %s was removed", skill)
+            self.documents.forget(team, skill)
+        for team, skill in sorted(changes.added | changes.changed):
+            log.info("skill %s was read", skill)
+            self.documents.outdate(team, skill)
+        for team, skill in sorted(changes.documents):
+            self.documents.outdate(team, skill)
+        for (_, skill), problems in self.library.problems().items():
+            if changes:
+                log.warning("skill %s cannot be read: %s", skill, problems[0])
+        for team in changes.teams:
+            self.routes.outdate(team)
+
+    async def _watch(self) -> None:
+        expired = 0.0
+        while True:
+            try:
+                await asyncio.to_thread(self._tend)
+                expired -= _WATCH_SECONDS
+                if expired <= 0:
+                    expired = _EXPIRE_SECONDS
+                    await asyncio.to_thread(self._expire)
+            except Exception:
+                log.exception("tending the workspace failed; trying again")
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    def _tend(self) -> None:
+        self.refresh()
+        self.routes.catch_up()
+        self.documents.catch_up()
+
+    def _expire(self) -> None:
+        with self.database.begin() as connection:
+            gone = records.expire_records(connection, self.settings.record_days)
+        if gone:
+            log.info("%d records older than %d days were deleted", gone, self.settings.record_days)
+
+
+class _Routes:
+    """The router, fitted to a team's skills at first use and again whenever they change."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._lock = threading.Lock()
+        self._fitted: set[str] = set()
+        self._stale: set[str] = set()
+
+    def embed(self, text: str) -> Vectors:
+        return self._workspace.router.embed(text)
+
+    def route(self, team: str, text: str, *, vector: Vectors | None = None) -> Route:
+        self.ensure(team)
+        return self._workspace.router.route(team, text, vector=vector)
+
+    def learn(self, team: str, text: str, *, skill: str | None, not_skill: str | None = None) -> None:
+        self.ensure(team)
+        self._workspace.router.learn(team, text, skill=skill, not_skill=not_skill)
+
+    def ensure(self, team: str) -> None:
+        if team not in self._fitted:
+            with self._lock:
+                if team not in self._fitted:
+                    self._fit(team)
+
+    def outdate(self, team: str) -> None:
+        """Fit again soon; until then the old state serves."""
+        self._stale.add(team)
+
+    def catch_up(self) -> None:
+        for team in tuple(self._stale & self._fitted):
+            with self._lock:
+                self._fit(team)
+
+    def _fit(self, team: str) -> None:
+        self._stale.discard(team)
+        workspace = self._workspace
+        with workspace.database.connect() as connection:
+            learned = records.list_utterances(connection, team)
+            examples = {s.name: records.list_examples(connection, team, s.name) for s in workspace.library.all(team)}
+        texts = [
+            SkillTexts(
+                skill=skill.name,
+                title=skill.spec.title,
+                description=skill.spec.description,
+                utterances=tuple(
+                    dict.fromkeys(
+                        text
+                        for text in (
+                            *skill.utterances,
+                            *(e.text for e in (*skill.examples, *examples[skill.name])),
+                            *(text for name, _, text in learned if name == skill.name),
+                        )
+                        if text.strip()
+                    )
+                ),
+            )
+            for skill in workspace.library.all(team)
+        ]
+        outside = [text for name, not_name, text in learned if name is None and not_name is None]
+        wrong = [(text, not_name) for _, not_name, text in learned if not_name is not None]
+        workspace.router.fit(team, texts, out_of_scope=outside, wrong=wrong)
+        self._fitted.add(team)
+
+
+class _Documents:
+    """The knowledge base, with each skill's docs/ folder taken in at first use and again whenever it changes."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._lock = threading.Lock()
+        self._current: set[tuple[str, str]] = set()
+        self._stale: set[tuple[str, str]] = set()
+        self.problems: Mapping[tuple[str, str], tuple[str, ...]] = {}
+
+    def retrieve(
+        self, team: str, skill: str, query: str | Sequence[Message], *, limit: int, vector: Vectors | None = None
+    ) -> list[Passage]:
+        self.ensure(team, skill)
+        return self._workspace.knowledge.retrieve(team, skill, query, limit=limit, vector=vector)
+
+    def ensure(self, team: str, skill: str) -> None:
+        if (team, skill) not in self._current:
+            with self._lock:
+                if (team, skill) not in self._current:
+                    self._sync(team, skill)
+
+    def outdate(self, team: str, skill: str) -> None:
+        self._stale.add((team, skill))
+
+    def catch_up(self) -> None:
+        for key in tuple(self._stale & self._current):
+            with self._lock:
+                self._sync(*key)
+
+    def forget(self, team: str, skill: str) -> None:
+        self._current.discard((team, skill))
+        self._workspace.knowledge.forget(team, skill)
+
+    def _sync(self, team: str, skill: str) -> None:
+        self._stale.discard((team, skill))
+        workspace = self._workspace
+        folder = workspace.library.get(team, skill).docs
+        names = [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if _is_document(p)]
+        limit = workspace.settings.upload_bytes
+        uploads = (Upload(name=n, data=_read(folder / n, limit)) for n in names)
+        results: list[Ingested] = []
+        if names:
+            results = workspace.knowledge.ingest(team, skill, uploads, source=FOLDER_SOURCE)
+        gone = workspace.knowledge.prune(team, skill, FOLDER_SOURCE, names)
+        new = sum(r.status in ("added", "replaced") for r in results)
+        if new or gone:
+            log.info("skill %s: %d documents read, %d gone", skill, new, len(gone))
+        refused = tuple(f"{r.name}: {r.problem}" for r in results if r.status == "refused")
+        for problem in refused:
+            log.warning("skill %s: %s", skill, problem)
+        self.problems = {**self.problems, (team, skill): refused}
+        self._current.add((team, skill))
+
+
+def _is_document(path: Path) -> bool:
+    return path.is_file() and not any(part.startswith(".") for part in path.parts[-2:])
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """At most one byte more than the limit: enough for the parser to refuse the file by its size."""
+    with path.open("rb") as file:
+        return file.read(limit + 1)
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_engine(settings: Settings) -> Engine:
+    """The engine that the settings name, not started. Raises ModelUnavailable, InvalidInput."""
+    if settings.engine == "openai":
+        from intern.engines.openai import OpenAIEngine
+        from intern.errors import InvalidInput
+
+        if not settings.engine_url or not settings.engine_model:
+            raise InvalidInput("INTERN_ENGINE=openai needs INTERN_ENGINE_URL and INTERN_ENGINE_MODEL.")
+        return OpenAIEngine(
+            settings.engine_url,
+            model=settings.engine_model,
+            key=settings.engine_key.get_secret_value() if settings.engine_key else "none",
+            context=settings.context,
+            slots=settings.slots,
+            queue=settings.queue,
+        )
+    from intern.engines.llamacpp import LlamaCppEngine
+
+    cache = settings.data / "cache"
+    path = source.resolve(settings.model, sha256=settings.model_sha256, cache=cache)
+    return LlamaCppEngine(
+        path,
+        model=f"{path.stem}:{source.content_hash(path, cache=cache)[:12]}",
+        context=settings.context,
+        slots=settings.slots,
+        queue=settings.queue,
+        threads=settings.threads or available_cpus(),
+        gpu_layers=settings.gpu_layers,
+    )

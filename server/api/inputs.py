@@ -1,0 +1,75 @@
+"""What a request to the intern looks like in the own API: a text, or a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from intern.errors import InvalidInput
+from intern.pipeline import AUTO
+from intern.types import Answer, Json, Message, Passage
+
+
+class Turn(BaseModel):
+    """One message of a conversation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+Input = str | Annotated[list[Turn], Field(min_length=1, max_length=1_000)]
+
+
+def as_messages(value: str | Sequence[Turn]) -> tuple[Message, ...]:
+    if isinstance(value, str):
+        return (Message(role="user", content=value),)
+    return tuple(Message(role=turn.role, content=turn.content) for turn in value)
+
+
+def as_given(value: str | Sequence[Turn]) -> Json:
+    """The input as it came, for the answer that repeats it."""
+    return value if isinstance(value, str) else [turn.model_dump() for turn in value]
+
+
+@contextmanager
+def input_named() -> Iterator[None]:
+    """Where the pipeline speaks of `messages`, the callers of the own API know it as `input`."""
+    try:
+        yield
+    except InvalidInput as error:
+        if error.param == "messages":
+            error.param = "input"
+        raise
+
+
+def passage(found: Passage) -> dict[str, Any]:
+    """A passage in the contract's shape; `start` and `end` are offsets into the document's text."""
+    return {
+        "document": found.document,
+        "heading": found.heading,
+        "start": found.start,
+        "end": found.end,
+        "score": round(found.score, 6),
+        "text": found.text,
+    }
+
+
+def output_of(answer: Answer) -> Json:
+    """The parsed JSON where there is a schema, the text where there is none, None for a refusal."""
+    if not answer.choices:
+        return None
+    first = answer.choices[0]
+    return first.text if first.parsed is None and first.valid else first.parsed
+
+
+def page(rows: Sequence[Mapping[str, Json]], limit: int) -> dict[str, Json]:
+    """A page of a list whose rows have ids; `next` is the `before` of the following page, None on the last."""
+    return {"data": list(rows), "next": rows[-1]["id"] if len(rows) == limit else None}
+
+
+__all__ = ["AUTO", "Input", "Turn", "as_given", "as_messages", "input_named", "output_of", "page", "passage"]

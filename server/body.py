@@ -1,0 +1,89 @@
+"""Request bodies: JSON read strictly, so that nothing behind this point meets text or numbers it cannot keep.
+
+In: the bytes of a body. Out: a JSON value without NUL, lone surrogates, NaN, infinities or bottomless nesting. Raises
+InvalidInput that says what is wrong and where. Knows no route and no model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+from intern.errors import InvalidInput
+from intern.types import Json
+
+MAX_DEPTH = 64  # serialisers give up or overflow somewhere beyond 200
+
+_SUSPECT = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
+
+
+def parse(body: bytes) -> Json:
+    """The value of a JSON text in UTF-8 (RFC 8259). Raises InvalidInput."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"The body is not UTF-8: byte {error.start} cannot be read.") from error
+    try:
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise InvalidInput(f"The body is not valid JSON: {error.msg} at {place}.") from error
+    except RecursionError as error:
+        raise InvalidInput(_too_deep()) from error
+    except ValueError as error:
+        raise InvalidInput(f"The body is not valid JSON: {error}.") from error
+    if _deeper_than(value, MAX_DEPTH):
+        raise InvalidInput(_too_deep())
+    if _SUSPECT.search(body):
+        _check_text(value)
+    return value
+
+
+def is_text(text: str) -> bool:
+    """Whether `text` can be kept everywhere: no NUL (PostgreSQL takes none) and no half of a surrogate pair."""
+    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _too_deep() -> str:
+    return f"The body nests deeper than {MAX_DEPTH} levels."
+
+
+def _deeper_than(value: Json, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit + 1):
+        level = [
+            child
+            for node in level
+            if isinstance(node, dict | list)
+            for child in (node.values() if isinstance(node, dict) else node)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _check_text(value: Json) -> None:
+    nodes = [value]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, dict):
+            nodes += [*node, *node.values()]
+        elif isinstance(node, list):
+            nodes += node
+        elif isinstance(node, str) and not is_text(node):
+            raise InvalidInput(
+                "The body holds \\u0000 or half of a surrogate pair (\\ud800 to \\udfff); neither is text."
+            )
+
+
+def _refuse(name: str) -> Json:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:40]} is out of range")
+    return number

@@ -1,0 +1,122 @@
+"""Skills over HTTP: made, asked at once, listed with their problems, and removed with everything brought for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+ABOUT = {"title": "Weather", "description": "Labels the weather.", "instructions": "Say sun or rain."}
+SCHEMA = {"type": "object", "properties": {"sky": {"enum": ["sun", "rain"]}}, "required": ["sky"]}
+ROWS = [
+    {"input": "bright sky", "output": {"sky": "sun"}},
+    {"input": [{"role": "user", "content": "wet sky"}], "output": {"sky": "rain"}, "split": "heldout"},
+]
+WHOLE = {"name": "weather", **ABOUT, "schema": SCHEMA, "examples": ROWS, "utterances": ["umbrella or not"]}
+
+
+@pytest.fixture
+def weather(server: Any) -> Iterator[dict[str, Any]]:
+    answer = server.http().post("/api/skills", json=WHOLE)
+    assert answer.status_code == 201, answer.text
+    yield answer.json()
+    server.http().delete("/api/skills/weather")
+
+
+def names(server: Any, key: str = "user") -> list[str]:
+    return [skill["name"] for skill in server.http(key).get("/api/skills").json()["data"]]
+
+
+def test_a_skill_serves_and_is_routed_to_as_soon_as_it_is_made(server: Any, weather: dict[str, Any]) -> None:
+    server.says('{"sky": "rain"}')
+    answer = server.http("user").post("/api/ask", json={"input": "umbrella today"}).json()
+    assert (answer["skill"], answer["output"], answer["valid"]) == ("weather", {"sky": "rain"}, True)
+    assert "intern/weather" in [m["id"] for m in server.http("user").get("/v1/models").json()["data"]]
+
+
+def test_a_skill_is_shown_with_its_counts(weather: dict[str, Any]) -> None:
+    counts = ("examples", "heldout", "utterances", "documents")
+    assert {name: weather[name] for name in counts} == {"examples": 2, "heldout": 1, "utterances": 1, "documents": 0}
+    assert (weather["title"], weather["schema"], weather["retrieval"], weather["problems"]) == (
+        "Weather",
+        SCHEMA,
+        False,
+        [],
+    )
+    assert weather["instructions"].strip() == "Say sun or rain."
+    assert weather["spec"]["generation"]["max_tokens"] == 256
+    assert weather["metrics"] == {"sky": "exact"}
+
+
+def test_the_list_has_what_the_contract_names(server: Any) -> None:
+    (chat,) = [s for s in server.http("user").get("/api/skills").json()["data"] if s["name"] == "chat"]
+    assert chat.keys() == {
+        *("name", "title", "description", "schema", "retrieval", "examples", "heldout", "utterances"),
+        *("documents", "problems"),
+    }
+    assert (chat["schema"], chat["utterances"]) == (None, 2)
+
+
+def test_a_name_is_taken_once(server: Any, weather: dict[str, Any]) -> None:
+    assert server.http().post("/api/skills", json=WHOLE).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"name": "Bad Name"}, "invalid_skill"),
+        ({"name": "../x"}, "invalid_skill"),
+        ({"name": "auto"}, "invalid_skill"),
+        ({"title": ""}, "invalid_skill"),
+        ({"examples": [{"input": "x", "output": "no object"}]}, "invalid_skill"),
+        ({"metrics": {"nothing": "exact"}}, "invalid_skill"),
+        ({"retrieval": {"enabled": "perhaps"}}, "invalid_input"),
+        ({"generation": {"temperature": 9}}, "invalid_input"),
+        ({"instructons": "typo"}, "invalid_input"),
+    ],
+)
+def test_a_bad_skill_is_refused_and_leaves_nothing(server: Any, change: dict[str, Any], code: str) -> None:
+    before = names(server)
+    answer = server.http().post("/api/skills", json={**WHOLE, **change})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
+    assert names(server) == before
+    left = [p.name for p in server.workspace.settings.skills.iterdir() if p.name.startswith(".new")]
+    assert left == []
+
+
+def test_a_removed_skill_takes_along_what_was_brought_and_learned_for_it(server: Any) -> None:
+    http = server.http()
+    assert http.post("/api/skills", json=WHOLE).status_code == 201
+    assert http.post("/api/skills/weather/documents", files={"file": ("a.md", b"# Clouds\n\nA cloud.")}).is_success
+    more = {"skill": "weather", "examples": [{"input": "hail", "output": {"sky": "rain"}}]}
+    assert http.post("/api/examples", json=more).status_code == 201
+    assert http.delete("/api/skills/weather").status_code == 204
+    assert "weather" not in names(server)
+    assert http.get("/api/skills/weather").status_code == 404
+    assert http.delete("/api/skills/weather").status_code == 404
+    assert http.post("/api/route", json={"input": "umbrella"}).json()["skill"] is None
+    trash = list((server.workspace.settings.data / "trash").glob("default-weather-*"))
+    assert (trash[-1] / "skill.yaml").exists()
+    # A new skill of the same name starts with nothing.
+    assert http.post("/api/skills", json={"name": "weather", **ABOUT, "schema": SCHEMA}).status_code == 201
+    again = http.get("/api/skills/weather").json()
+    assert (again["examples"], again["documents"], again["utterances"]) == (0, 0, 0)
+    assert http.delete("/api/skills/weather").status_code == 204
+
+
+def test_a_folder_that_cannot_be_read_is_listed_with_its_problems(server: Any) -> None:
+    folder = server.workspace.settings.skills / "broken"
+    folder.mkdir()
+    (folder / "skill.yaml").write_text("title: X\n")
+    server.workspace.refresh()
+    http = server.http()
+    shown = http.get("/api/skills/broken").json()
+    assert any("description" in problem for problem in shown["problems"])
+    assert "broken" in names(server)
+    answer = http.post("/api/ask", json={"input": "x", "skill": "broken"})
+    assert answer.json()["error"]["code"] == "invalid_skill"
+    ready = server.http(None).get("/readyz").json()
+    assert ready["ready"]
+    assert http.delete("/api/skills/broken").status_code == 204
+    assert "broken" not in names(server)

@@ -1,0 +1,193 @@
+"""When a client leaves, the engine stops, the record says so, and nothing is left running."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import httpx2
+import pytest
+from starlette.requests import ClientDisconnect
+
+from server.departure import EventStream, until_gone
+
+
+def wait_for(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def body(text: str = "hello there", **more: Any) -> dict[str, Any]:
+    return {"model": "intern/chat", "messages": [{"role": "user", "content": text}], **more}
+
+
+def last_record(server: Any) -> dict[str, Any]:
+    return dict(server.http("user").get("/api/records?limit=1").json()["data"][0])
+
+
+def test_leaving_a_stream_stops_the_engine(server: Any, talking: Any, hold: Any) -> None:
+    talking.script = [{"text": "one"}, {"text": " two"}, hold]
+    with server.http("user").stream("POST", "/v1/chat/completions", json=body(stream=True)) as answer:
+        lines = answer.iter_lines()
+        while "two" not in next(lines):
+            pass
+        assert talking.load == (1, 0)
+    wait_for(lambda: talking.closed_early == 1)
+    record = last_record(server)
+    assert record["error"].startswith("cancelled")
+    assert record["choices"][0]["text"] == "one two"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_leaving_before_the_first_token_stops_the_engine(server: Any, talking: Any, hold: Any, stream: bool) -> None:
+    talking.script = [hold]
+    with pytest.raises(httpx2.ReadTimeout):
+        server.http("user").post("/v1/chat/completions", json=body(stream=stream), timeout=0.3)
+    wait_for(lambda: talking.closed_early == 1)
+    assert last_record(server)["error"].startswith("cancelled")
+
+
+def test_leaving_with_several_choices_stops_them_all(server: Any, talking: Any, hold: Any) -> None:
+    talking.script = [{"text": "one"}, hold]
+    with pytest.raises(httpx2.ReadTimeout):
+        server.http("user").post("/v1/chat/completions", json=body(n=3), timeout=0.3)
+    wait_for(lambda: talking.closed_early == 3)
+
+
+@pytest.mark.parametrize(("path", "more"), [("/api/ask", {"skill": "chat"}), ("/api/skills/chat/try", {})])
+def test_leaving_the_own_api_stops_the_engine(
+    server: Any, talking: Any, hold: Any, path: str, more: dict[str, Any]
+) -> None:
+    talking.script = [hold]
+    with pytest.raises(httpx2.ReadTimeout):
+        server.http("user").post(path, json={"input": "hello there", **more}, timeout=0.3)
+    wait_for(lambda: talking.closed_early == 1)
+
+
+def test_leaving_the_queue_gives_the_place_back(server: Any, talking: Any, hold: Any) -> None:
+    talking.script = [hold]
+    clients = [server.http("user") for _ in range(6)]  # four slots
+    streams = [c.build_request("POST", "/v1/chat/completions", json=body(stream=True)) for c in clients]
+
+    async def leave_all() -> None:
+        async with httpx2.AsyncClient() as client:
+            sending = [asyncio.create_task(client.send(request)) for request in streams]
+            while talking.load != (4, 2):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            for task in sending:
+                task.cancel()
+            await asyncio.gather(*sending, return_exceptions=True)
+
+    asyncio.run(leave_all())
+    wait_for(lambda: talking.load == (0, 0))
+
+
+class Line:
+    """The two ends of a connection: `gone` is set when the client leaves."""
+
+    def __init__(self) -> None:
+        self.gone = asyncio.Event()
+        self.sent: list[Any] = []
+
+    async def receive(self) -> Any:
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+
+
+def leftovers() -> set[asyncio.Task[Any]]:
+    return asyncio.all_tasks() - {asyncio.current_task()}
+
+
+def test_work_that_is_done_first_gives_its_result_or_its_error() -> None:
+    async def scenario() -> None:
+        async def right() -> int:
+            return 7
+
+        async def wrong() -> int:
+            raise ValueError("no")
+
+        line = Line()
+        assert await until_gone(line.receive, right()) == 7
+        with pytest.raises(ValueError, match="no"):
+            await until_gone(line.receive, wrong())
+        assert leftovers() == set()
+
+    asyncio.run(scenario())
+
+
+def test_work_is_cancelled_and_cleaned_up_before_the_departure_is_told() -> None:
+    async def scenario() -> None:
+        line, steps = Line(), []
+
+        async def slow() -> None:
+            try:
+                line.gone.set()
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)
+                steps.append("cleaned up")
+
+        with pytest.raises(ClientDisconnect):
+            await until_gone(line.receive, slow())
+        assert steps == ["cleaned up"]
+        assert leftovers() == set()
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_stops_cancels_the_work_too() -> None:
+    async def scenario() -> None:
+        line, started, ended = Line(), asyncio.Event(), []
+
+        async def slow() -> None:
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append(True)
+
+        task = asyncio.create_task(until_gone(line.receive, slow()))
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert ended
+        assert leftovers() == set()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("where", ["generating", "sending"])
+def test_an_event_stream_closes_its_source_when_the_client_leaves(where: str) -> None:
+    async def scenario() -> None:
+        line, closed = Line(), []
+
+        async def events() -> AsyncGenerator[bytes, None]:
+            try:
+                yield b"data: 1\n\n"
+                if where == "generating":
+                    line.gone.set()
+                    await asyncio.Event().wait()
+                yield b"data: 2\n\n"
+            finally:
+                closed.append(True)
+
+        async def send(message: Any) -> None:
+            await line.send(message)
+            if where == "sending" and message.get("body"):  # a reader that takes nothing any more
+                line.gone.set()
+                await asyncio.Event().wait()
+
+        await EventStream(events(), {})({"type": "http"}, line.receive, send)
+        assert closed
+        assert [m.get("body") for m in line.sent] == [None, b"data: 1\n\n"]
+        assert leftovers() == set()
+
+    asyncio.run(scenario())
