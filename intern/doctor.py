@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from intern.errors import InternError
 from intern.machine import Check, Finding, examine_machine, run_checks, usable_cpus
 from intern.models import source
+from intern.ownership import read_owner
 from intern.settings import Settings
 from intern.store import keys
 from intern.store.engine import describe
@@ -43,7 +43,7 @@ async def examine(workspace: Workspace) -> list[Finding]:
         ("embedder", lambda: _embedder(workspace)),
         ("router", lambda: _router(workspace)),
         ("database", lambda: _database(workspace)),
-        ("index", lambda: _index(settings)),
+        ("index", lambda: _index(workspace)),
         ("skills", lambda: _skills(workspace)),
         ("documents", lambda: _documents(workspace)),
         ("keys", lambda: _keys(workspace)),
@@ -52,11 +52,6 @@ async def examine(workspace: Workspace) -> list[Finding]:
     ]
     found = await asyncio.to_thread(run_checks, checks)
     return found + await asyncio.to_thread(examine_machine, settings)
-
-
-def unopened(error: InternError) -> Finding:
-    """The finding that stands for a workspace that could not be opened."""
-    return Finding(part="workspace", choice="not opened", reason=error.message, state="bad")
 
 
 async def _health(workspace: Workspace) -> str | None:
@@ -76,9 +71,10 @@ def _workspace(workspace: Workspace) -> Iterator[Finding]:
 
 def _address(settings: Settings) -> Iterator[Finding]:
     open_to_all = settings.host not in _LOOPBACK
+    owner = read_owner(settings.data)
     yield Finding(
         part="address",
-        choice=f"{settings.host}:{settings.port}",
+        choice=(owner.url if owner else "") or f"{settings.host}:{settings.port}",
         reason="INTERN_HOST and INTERN_PORT; " + ("other machines can connect" if open_to_all else "this machine only"),
         state="warn" if open_to_all and not settings.allowed_hosts else "ok",
         advice="Keys travel in plain text: put a proxy with TLS in front, and set INTERN_ALLOWED_HOSTS."
@@ -169,26 +165,28 @@ def _database(workspace: Workspace) -> Iterator[Finding]:
     yield Finding(
         part="database",
         choice=name,
-        reason=f"{'INTERN_DATABASE_URL' if given else 'nothing else is set'}: {place}",
+        reason=f"{'INTERN_DATABASE_URL' if given else 'INTERN_DATABASE_URL is unset'}: {place}",
         state="bad" if broken else "ok",
         advice="This SQLite can corrupt its file: reinstall the package pysqlite3." if broken else None,
     )
 
 
-def _index(settings: Settings) -> Iterator[Finding]:
-    version = metadata.version("chromadb")
+def _index(workspace: Workspace) -> Iterator[Finding]:
+    settings, version = workspace.settings, metadata.version("chromadb")
     if settings.chroma_url:
-        yield Finding(
-            part="index",
-            choice=f"Chroma server at {make_url(settings.chroma_url).render_as_string()}, client {version}",
-            reason="INTERN_CHROMA_URL; keep that server on a private network",
-        )
+        choice = f"Chroma server at {make_url(settings.chroma_url).render_as_string()}, client {version}"
+        reason = "INTERN_CHROMA_URL; keep that server on a private network"
     else:
-        yield Finding(
-            part="index",
-            choice=f"Chroma {version}, embedded",
-            reason=f"INTERN_CHROMA_URL is unset: {settings.data / 'index'}; `intern ingest --rebuild` makes it again",
-        )
+        choice = f"Chroma {version}, embedded"
+        reason = f"INTERN_CHROMA_URL is unset: {settings.data / 'index'}"
+    problem = workspace.knowledge.health() if "knowledge" in workspace.__dict__ else None
+    yield Finding(
+        part="index",
+        choice=choice,
+        reason=f"{reason}; {problem}" if problem else reason,
+        state="bad" if problem else "ok",
+        advice="`intern ingest --rebuild` makes it again from the database." if problem else None,
+    )
 
 
 def _skills(workspace: Workspace) -> Iterator[Finding]:

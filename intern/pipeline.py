@@ -15,7 +15,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -157,9 +157,7 @@ class Pipeline:
             work.choices = tuple(self._validated(work, choice) for choice in work.choices)
             if any(self._broken(work, choice) for choice in work.choices):
                 with work.timed("repair"):
-                    work.choices = tuple(
-                        await asyncio.gather(*(self._repaired(work, choice) for choice in work.choices))
-                    )
+                    work.choices = await _all_or_none(self._repaired(work, choice) for choice in work.choices)
             self._refuse_broken(work)
             self._close(work)
             return self._answer(work)
@@ -217,7 +215,7 @@ class Pipeline:
         skill = work.skill = self.library.get(ask.caller.team, name)
         if ask.version not in (None, "base"):
             raise NotFound("model", f"intern/{name}@{ask.version}", "The skill has no adapter of this version.")
-        work.schema = self._schema(skill, ask)
+        work.schema = await self._schema(skill, ask)
         found: Sequence[Passage] = ()
         if skill.spec.retrieval.enabled:
             with work.timed("retrieve"):
@@ -254,9 +252,12 @@ class Pipeline:
         limit = skill.spec.retrieval.passages
         return self.knowledge.retrieve(ask.caller.team, skill.name, turns, limit=limit, vector=vector)
 
-    def _schema(self, skill: Skill, ask: Ask) -> OutputSchema | None:
+    async def _schema(self, skill: Skill, ask: Ask) -> OutputSchema | None:
         if skill.schema is None:
-            return None if ask.output_schema is None else check_schema(ask.output_schema, param="response_format")
+            if ask.output_schema is None:
+                return None
+            # Compiling the largest schema that is allowed takes 0.2 s, too long for the event loop.
+            return await asyncio.to_thread(check_schema, ask.output_schema, param="response_format")
         if ask.output_schema is not None and not _same(ask.output_schema, skill.schema.schema):
             raise InvalidInput(
                 f"The skill '{skill.name}' answers in its own schema, and this response_format asks for another. "
@@ -471,6 +472,17 @@ def _asked(ask: Ask) -> str:
     if not text.strip() and not any(m.role == "tool" for m in ask.messages):
         raise InvalidInput("The conversation has no user message with text.", param="messages")
     return text
+
+
+async def _all_or_none(works: Iterable[Coroutine[None, None, Choice]]) -> tuple[Choice, ...]:
+    """Every result. When one fails, the others are stopped before its error goes on; `gather` would let them run."""
+    jobs = [asyncio.ensure_future(work) for work in works]
+    try:
+        return tuple(await asyncio.gather(*jobs))
+    finally:
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
 
 
 class _Gathered:

@@ -31,6 +31,7 @@ MAX_ENUM = 1_000
 MAX_PATTERN = 500
 MAX_REPEAT = 10_000
 MAX_ARRANGEMENTS = 500
+MAX_VALUE_DEPTH = 64  # of an answer; pydantic serialises no value deeper than some 250
 
 # Answers are written the way json.dumps writes them, and nothing else: fewer tokens than free whitespace (43 against
 # 61 for a small invoice), and the very form that examples are trained in.
@@ -81,11 +82,21 @@ class OutputSchema:
 
 
 def parse_json(text: str) -> tuple[Json, tuple[str, ...]]:
-    """(value, problems) of a text that should be JSON (RFC 8259: no NaN, no Infinity, no duplicate keys)."""
+    """(value, problems) of a text that should be JSON (RFC 8259: no NaN, no Infinity, no duplicate keys).
+
+    What no database and no other program could take back is refused too: numbers out of range, halves of surrogate
+    pairs, and nesting beyond MAX_VALUE_DEPTH.
+    """
     try:
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates), ()
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_duplicates)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return None, ("not valid JSON: it holds half of a surrogate pair",)
     except (ValueError, RecursionError) as error:
         return None, (f"not valid JSON: {error}",)
+    if _depth_exceeds(value, MAX_VALUE_DEPTH):
+        return None, (f"nests deeper than {MAX_VALUE_DEPTH} levels",)
+    return value, ()
 
 
 def check_schema(schema: Json, *, param: str = "schema") -> OutputSchema:
@@ -249,6 +260,28 @@ def _resolve(ref: str, root: Mapping[str, Json]) -> Json:
 
 def _no_constant(name: str) -> Json:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:40]} is out of range")
+    return number
+
+
+def _depth_exceeds(value: Json, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit + 1):
+        level = [
+            child
+            for node in level
+            if isinstance(node, dict | list)
+            for child in (node.values() if isinstance(node, dict) else node)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _no_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:

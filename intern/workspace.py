@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Self, TypeVar, overload
 
 from intern.engines.base import Engine
 from intern.knowledge import Ingested, Knowledge, Upload, open_index
@@ -39,6 +40,27 @@ _WATCH_SECONDS = 1.0
 _EXPIRE_SECONDS = 3600.0
 
 Progress = Callable[[str], None]
+
+T = TypeVar("T")
+
+
+class _opened_once(cached_property[T]):
+    """A cached property that opens its part once, however many threads ask first: since Python 3.12 the plain one would
+    let each of them open it, and an embedded index must not be opened twice."""
+
+    def __init__(self, function: Callable[[Any], T]) -> None:
+        super().__init__(function)
+        self._opening = threading.RLock()
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> T: ...
+
+    def __get__(self, instance: object | None, owner: type[Any] | None = None) -> Self | T:
+        with self._opening:
+            return super().__get__(instance, owner)
 
 
 class Workspace:
@@ -74,18 +96,18 @@ class Workspace:
         self.reviews = Reviews(self.database, self.library, self.routes, self.recorder.flush, self.routes.outdate)
         self.library.refresh()
 
-    @cached_property
+    @_opened_once
     def embedder(self) -> Embedder:
         if self._given_embedder is not None:
             return self._given_embedder
         threads = self.settings.threads or available_cpus()
         return open_embedder(self.settings.embedder, self.cache, threads, progress=self.say)
 
-    @cached_property
+    @_opened_once
     def router(self) -> Router:
         return Router(self.embedder, cache=self.cache / "router", refuse_rate=self.settings.refuse_rate)
 
-    @cached_property
+    @_opened_once
     def knowledge(self) -> Knowledge:
         parser = Parser(
             seconds=self.settings.parse_seconds,
@@ -189,7 +211,14 @@ class _Routes:
 
     def route(self, team: str, text: str, *, vector: Vectors | None = None) -> Route:
         self.ensure(team)
-        return self._workspace.router.route(team, text, vector=vector)
+        there = frozenset(skill.name for skill in self._workspace.library.all(team))
+        # A skill that was removed a moment ago gets nothing more, though the router has not been fitted again yet.
+        among = None if self.known(team) <= there else there
+        return self._workspace.router.route(team, text, vector=vector, among=among)
+
+    def known(self, team: str) -> frozenset[str]:
+        """The skills that requests can be routed to now."""
+        return frozenset(self._workspace.router.skills(team))
 
     def learn(self, team: str, text: str, *, skill: str | None, not_skill: str | None = None) -> None:
         self.ensure(team)
@@ -226,7 +255,7 @@ class _Routes:
                         text
                         for text in (
                             *skill.utterances,
-                            *(e.text for e in (*skill.examples, *examples[skill.name])),
+                            *(e.text for e in (*skill.examples, *examples[skill.name]) if e.split != "heldout"),
                             *(text for name, _, text in learned if name == skill.name),
                         )
                         if text.strip()

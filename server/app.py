@@ -24,6 +24,8 @@ from server.observability import Observed
 from server.openai import routes as openai
 from server.tracing import Tracing, open_tracing
 
+ROUTERS = (health.router, health.counted, openai.router, api.router)
+
 
 def create_app(workspace: Workspace, *, warm: bool = True, tracing: Tracing | None = None) -> FastAPI:
     """The ASGI application. With `warm`, every part is opened before the first request is taken.
@@ -63,7 +65,7 @@ def create_app(workspace: Workspace, *, warm: bool = True, tracing: Tracing | No
     app.state.metrics = metrics
     app.state.readiness = Readiness(workspace)
     errors.install(app)
-    for router in (health.router, health.counted, openai.router, api.router):
+    for router in ROUTERS:
         app.include_router(router)
     app.add_middleware(BodyLimit, json_bytes=settings.body_bytes, upload_bytes=settings.upload_bytes)
     if settings.allowed_hosts:

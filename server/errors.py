@@ -127,15 +127,13 @@ def _reason(problem: Mapping[str, Any]) -> str:
     return str(problem["msg"]).removeprefix("Value error, ").rstrip(".")
 
 
-def _place(loc: Sequence[str | int], body: Any, missing: bool) -> list[str]:
+def _place(loc: Sequence[Any], body: Any, missing: bool) -> list[str]:
     """Where in the request a problem lies: its location without the names of the types that were tried on the way."""
     if not loc or loc[0] != "body":
         return [str(part) for part in loc[1:]]
     place = []
     for number, part in enumerate(loc[1:], 2):
-        if isinstance(body, Mapping) and part in body:
-            body = body[part]
-        elif isinstance(body, list) and isinstance(part, int):
+        if (isinstance(body, Mapping) and part in body) or (isinstance(body, list) and isinstance(part, int)):
             body = body[part]
         elif not (missing and number == len(loc)):
             continue

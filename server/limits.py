@@ -6,7 +6,9 @@ announces no length; the content type decides which bound holds, and uploads hav
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
+from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -16,6 +18,7 @@ from server.errors import shape
 
 FORM_BYTES = 65_536  # what a form adds around its file
 _DRAINED_BYTES = 8_000_000  # read and dropped after a refusal, so that the client sees the answer and not a broken pipe
+_DRAINED_SECONDS = 5.0
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -43,13 +46,14 @@ class BodyLimit:
             await _refuse(limit, scope, receive, send)
             return
         seen = 0
-        started = over = False
+        started = over = ended = False
 
         async def counted() -> Message:
-            nonlocal seen, over
+            nonlocal seen, over, ended
             message = await receive()
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))
+                ended = not message.get("more_body", False)
                 if seen > limit:
                     over = True
                     raise _TooLarge
@@ -67,20 +71,32 @@ class BodyLimit:
         except _TooLarge:
             if started:
                 raise
-            await _refuse(limit, scope, receive, send)
+            await _refuse(limit, scope, None if ended else receive, send)
 
 
-async def _refuse(limit: int, scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse(limit: int, scope: Scope, receive: Receive | None, send: Send) -> None:
+    """Answer 413, after what is left to `receive` (None: nothing) was dropped."""
+    if receive is not None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAINED_SECONDS):
+                await _drain(receive)
+    content = shape(
+        f"The body is larger than the {limit} bytes that are allowed.", "invalid_request_error", code="body_too_large"
+    )
+    await JSONResponse(content, 413, headers={"connection": "close"})(scope, _nothing, send)
+
+
+async def _drain(receive: Receive) -> None:
     drained = 0
     while drained < _DRAINED_BYTES:
         message = await receive()
         drained += len(message.get("body", b""))
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            break
-    content = shape(
-        f"The body is larger than the {limit} bytes that are allowed.", "invalid_request_error", code="body_too_large"
-    )
-    await JSONResponse(content, 413, headers={"connection": "close"})(scope, receive, send)
+            return
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
 
 
 class KnownHosts:

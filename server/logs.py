@@ -8,13 +8,29 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 # Libraries that tell at `info` what nobody asked for.
-_CHATTY = ("alembic", "chromadb", "httpx", "httpx2", "openai", "urllib3", "sentence_transformers", "transformers")
+_CHATTY = (
+    "alembic",
+    "bm25s",
+    "chromadb",
+    "httpx",
+    "httpx2",
+    "openai",
+    "urllib3",
+    "sentence_transformers",
+    "transformers",
+)
+
+
+def _without_color_message(_: Any, __: str, event: EventDict) -> EventDict:
+    """uvicorn sends each of its messages twice."""
+    event.pop("color_message", None)
+    return event
 
 
 def set_up_logging(level: str = "info", *, as_json: bool = False, stream: TextIO | None = None) -> None:
@@ -26,6 +42,7 @@ def set_up_logging(level: str = "info", *, as_json: bool = False, stream: TextIO
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _without_color_message,
     ]
     last: list[Processor]
     if as_json or not stream.isatty():

@@ -62,21 +62,21 @@ class Observed:
                 raise
             await errors.response(error)(scope, receive, sent)
         finally:
-            self._report(scope, errors.CLIENT_LEFT if status is None else status, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            method, route = self._report(scope, errors.CLIENT_LEFT if status is None else status, seconds)
             if span is not None:
-                span.set_attribute("intern.request_id", request_id)
+                span.update_name(f"{method} {route}")
+                span.set_attributes({"http.request.method": method, "http.route": route})
+                span.set_attributes({"http.response.status_code": status or 0, "intern.request_id": request_id})
 
-    def _report(self, scope: Scope, status: int, seconds: float, span: Any) -> None:
+    def _report(self, scope: Scope, status: int, seconds: float) -> tuple[str, str]:
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
         route = getattr(scope.get("route"), "path", UNMATCHED)
         self.metrics.request(method, route, status, seconds)
         level = logging.DEBUG if route in _QUIET else logging.INFO
         fields = {"method": method, "route": route, "status": status, "seconds": round(seconds, 4)}
         log.log(level, "request", extra=fields)
-        if span is not None:
-            span.update_name(f"{method} {route}")
-            span.set_attributes({"http.request.method": method, "http.route": route})
-            span.set_attribute("http.response.status_code", status)
+        return method, route
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import typer
+from fastapi import APIRouter
+from fastapi.routing import iter_route_contexts
+
+from intern.cli import app
 from intern.settings import Settings
 from intern.skill import SkillSpec
+from server.api import routes as api
+from server.health import router as health
+from server.openai import routes as openai
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -37,3 +46,32 @@ def test_every_key_of_a_skill_is_documented() -> None:
         inner = getattr(field.annotation, "model_fields", None)
         for key in [f"{name}.{k}" for k in inner] if inner else [name]:
             assert f"`{key}" in text or f"`{key.split('.')[-1]}`" in text, f"docs/skills.md lacks {key}"
+
+
+def test_every_command_is_documented() -> None:
+    text = page("cli.md")
+    for command in commands(typer.main.get_command(app)):
+        assert f"`intern {command}" in text, f"docs/cli.md lacks intern {command}"
+
+
+def commands(group: object, path: str = "") -> list[str]:
+    """Every command below a click group, as it is typed."""
+    inner = getattr(group, "commands", None)
+    if inner is None:
+        return [path.strip()]
+    return [name for part, command in inner.items() for name in commands(command, f"{path} {part}")]
+
+
+def test_every_route_is_documented() -> None:
+    text = page("api.md")
+    found = [call for router in (health, openai.router, api.router) for call in calls(router)]
+    assert len(found) > 30
+    for method, path in found:
+        assert f"`{method} {path}`" in text, f"docs/api.md lacks {method} {path}"
+
+
+def calls(router: APIRouter) -> Iterator[tuple[str, str]]:
+    """(method, path) of every route of a router, as the page writes them."""
+    for context in iter_route_contexts(router.routes):
+        for method in context.methods or ():
+            yield method, re.sub(r"{(\w+):path}", r"{\1}", context.path or "")

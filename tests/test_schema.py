@@ -111,6 +111,18 @@ def test_text_that_is_no_json_has_a_problem_and_no_value(text: str) -> None:
     assert problems[0].startswith("not valid JSON")
 
 
+@pytest.mark.parametrize("text", ['{"a": 1e999}', '"\\ud800"', '{"\\udfff": 1}', "[" * 300 + "]" * 300])
+def test_json_that_nothing_could_keep_is_a_problem(text: str) -> None:
+    value, problems = parse_json(text)
+    assert value is None
+    assert problems
+
+
+@pytest.mark.parametrize("text", ['"\\ud83d\\ude00"', "1e308", "[" * 60 + "]" * 60])
+def test_json_that_only_looks_unusual_is_none(text: str) -> None:
+    assert parse_json(text)[1] == ()
+
+
 def test_problems_name_the_place() -> None:
     schema = check_schema({"type": "object", "properties": {"items": {"type": "array", "items": {"type": "integer"}}}})
     assert schema.problems({"items": [1, "two"]})[0].startswith("items/1: ")

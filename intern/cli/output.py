@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+PROSE = frozenset({"title", "choice", "reason"})
 STYLES = {"ok": "green", "warn": "yellow", "bad": "bold red"}
 
 
@@ -77,14 +78,14 @@ def text(body: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
-    """A table on standard output. Cells of a column named 'state' are coloured."""
+    """A table on standard output. Prose gets what width the other columns leave; states are coloured."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        drawn.add_column(column, overflow="fold")
+        drawn.add_column(column, overflow="fold", no_wrap=column not in PROSE)
     for row in rows:
         cells = ("" if cell is None else clean(str(cell)) for cell in row)
         drawn.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in cells))

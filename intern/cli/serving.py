@@ -47,7 +47,8 @@ def set_up_logging(settings: Settings) -> None:
     if found:
         found[0].load()(settings.log_level, as_json=settings.log_json)
     else:
-        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+        logging.getLogger().handlers[0].setLevel(logging.WARNING)
 
 
 def log_only_the_unexpected() -> None:

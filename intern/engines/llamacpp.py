@@ -140,7 +140,7 @@ class LlamaCppEngine:
                 chunk = json.loads(item)
                 if "error" in chunk:
                     raise _error(chunk["error"])
-                for token in _tokens(chunk):
+                for token in _tokens(chunk, request.sampling.top_logprobs):
                     yield token
         except TimeoutError as error:
             raise DeadlineExceeded(f"The answer was not finished after {request.deadline:g} s.") from error
@@ -228,7 +228,8 @@ class LlamaCppEngine:
         if sampling.stop:
             body["stop"] = list(sampling.stop)
         if sampling.logprobs:
-            body |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
+            # Asked for no alternatives, llama.cpp gives no log-probabilities at all.
+            body |= {"logprobs": True, "top_logprobs": max(sampling.top_logprobs, 1)}
         constraint = (
             request.schema_ if request.schema_ is not None else {"type": "object"} if request.json_object else None
         )
@@ -334,8 +335,8 @@ def _error(error: Mapping[str, Json]) -> Exception:
     return EngineFailure(f"llama.cpp failed: {message}")
 
 
-def _tokens(chunk: Mapping[str, Json]) -> list[Token]:
-    """A chunk of llama.cpp's stream as tokens."""
+def _tokens(chunk: Mapping[str, Json], alternatives: int) -> list[Token]:
+    """A chunk of llama.cpp's stream as tokens, with at most that many `top_logprobs` each."""
     found = []
     for choice in chunk.get("choices", ()):
         delta = choice.get("delta") or {}
@@ -344,7 +345,7 @@ def _tokens(chunk: Mapping[str, Json]) -> list[Token]:
             index=choice.get("index", 0),
             text=delta.get("content") or "",
             tool_calls=tuple(delta.get("tool_calls") or ()),
-            logprobs=tuple(_logprob(entry) for entry in logprobs),
+            logprobs=tuple(_logprob(entry, alternatives) for entry in logprobs),
             finish_reason=choice.get("finish_reason"),
         )
         if token.text or token.tool_calls or token.finish_reason or token.logprobs:
@@ -356,8 +357,8 @@ def _tokens(chunk: Mapping[str, Json]) -> list[Token]:
     return found
 
 
-def _logprob(entry: Mapping[str, Json]) -> dict[str, Json]:
+def _logprob(entry: Mapping[str, Json], alternatives: int) -> dict[str, Json]:
     """A log-probability in OpenAI's shape (llama.cpp adds token ids)."""
     keys = ("token", "logprob", "bytes")
-    top = [{k: t.get(k) for k in keys} for t in entry.get("top_logprobs", ())]
+    top = [{k: t.get(k) for k in keys} for t in entry.get("top_logprobs", ())[:alternatives]]
     return {**{k: entry.get(k) for k in keys}, "top_logprobs": top}

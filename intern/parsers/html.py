@@ -50,10 +50,16 @@ def read_into(builder: TextBuilder, text: str) -> str | None:
         root = etree.fromstring(text.encode("utf-8", "replace"), parser)
     except etree.XMLSyntaxError:
         root = None
+    # The parser repairs what it can, and gives back what it has when it must stop: a cut document must not pass.
+    for entry in parser.error_log:
+        if entry.type == etree.ErrorTypes.ERR_NO_MEMORY:
+            raise MemoryError
+        if entry.level == etree.ErrorLevels.FATAL and "depth" in entry.message.lower():
+            raise Refused("is nested too deeply")
+        if entry.type_name == "ERR_RESOURCE_LIMIT":
+            raise Refused("has a text, an attribute or a script of more than 10 MB in one piece")
     if root is None:
         return None
-    if any("depth" in entry.message.lower() for entry in parser.error_log):
-        raise Refused("is nested too deeply")
     _Walk(builder).run(root)
     title = root.find("./head/title")
     return None if title is None else one_line("".join(title.itertext())) or None

@@ -17,11 +17,13 @@ import pypdfium2.raw as pdfium
 from intern.parsers.limits import Limits, Refused
 from intern.parsers.text import Parsed, TextBuilder, normalise, one_line
 
+_EDGE = 2  # lines at the top and at the bottom of a page that may be running ones
 _MIN_REPEATS = 4  # pages on which a line must stand before it counts as a running header or footer
 _HEADING_SIZE = 1.15  # times the body's size of type
 _MAX_HEADING = 120
 _LEVELS = 4
 _HYPHEN = re.compile("[\x02\ufffe]\\s*")  # pdfium's mark for a hyphen at the end of a line
+_NO_TITLE = re.compile(r"^(microsoft word|untitled|document\d*$)|\.(docx?|pdf|indd|rtf|txt|odt|tex)$", re.I)
 _DIGITS = re.compile(r"\d+")
 
 
@@ -91,18 +93,33 @@ def _size(textpage: pypdfium2.PdfTextPage, index: int) -> float:
 
 
 def _without_running_lines(pages: list[list[_Line]]) -> list[list[_Line]]:
-    """Drop first and last lines that return on half of the pages, up to their digits."""
+    """Without the outer lines that return on half of the pages, alike or counting the pages."""
+    edges: Counter[str] = Counter()
+    for number, lines in enumerate(pages):
+        edges.update({key for line in (*lines[:_EDGE], *lines[-_EDGE:]) for key in _running_keys(line.text, number)})
+    often = max(_MIN_REPEATS, len(pages) / 2)
 
-    def key(line: _Line) -> str:
-        return _DIGITS.sub("#", line.text)
+    def runs(line: _Line, number: int) -> bool:
+        return any(edges[key] >= often for key in _running_keys(line.text, number))
 
-    edges = Counter(k for lines in pages for k in {key(line) for line in (*lines[:2], *lines[-2:])})
-    running = {k for k, times in edges.items() if times >= max(_MIN_REPEATS, len(pages) / 2)}
     kept = []
-    for lines in pages:
-        last = len(lines) - 2
-        kept.append([line for place, line in enumerate(lines) if 2 <= place < last or key(line) not in running])
+    for number, lines in enumerate(pages):
+        first, last = 0, len(lines)
+        while first < min(_EDGE, last) and runs(lines[first], number):
+            first += 1
+        while last > max(first, len(lines) - _EDGE) and runs(lines[last - 1], number):
+            last -= 1
+        kept.append(lines[first:last])
     return kept if any(kept) else pages
+
+
+def _running_keys(text: str, page: int) -> list[str]:
+    """The line as it is, and with each of its numbers as its distance to the page's.
+
+    So a line that counts pages is equal on all of them, and rows of a table that happen to start pages are not.
+    """
+    numbers = [match for match in list(_DIGITS.finditer(text))[:3] if len(match[0]) < 6]
+    return [text] + [f"{text[: m.start()]}\0{int(m[0]) - page}{text[m.end() :]}" for m in numbers]
 
 
 def _build(pages: list[list[_Line]], limits: Limits, title: str | None) -> Parsed:
@@ -133,7 +150,8 @@ def _build(pages: list[list[_Line]], limits: Limits, title: str | None) -> Parse
             builder.heading(level, " ".join(heading))
             start = True
     first = builder.headings[0][2] if builder.headings else None
-    return builder.finish("application/pdf", one_line(title or "") or first)
+    title = one_line(title or "")
+    return builder.finish("application/pdf", first if not title or _NO_TITLE.search(title) else title)
 
 
 def _looks_like_heading(text: str) -> bool:

@@ -25,11 +25,12 @@ FEATURES = ("margin", "inside", "nearest", "dense")
 _SCALE = np.asarray([2.0, 2.0, 0.15, 0.15])
 _CENTRE = np.asarray([2.0, 2.0, 0.6, 0.5])
 _PRIOR = np.asarray([0.8, 0.9, 0.5, 0.5, 2.2])  # coefficients and intercept for teams with too few texts
-_PRIOR_STRENGTH = 30.0  # counts as that many observations
-_NEIGHBOUR_SHARE = 0.2  # of the nearest examples in a skill's probability, beside the head
+_PRIOR_STRENGTH = 3.0  # precision of a Gaussian around them
+_RANKING_SHARE = 0.2
 _SHARPNESS = 25.0  # similarity to log odds
 _LONE_MARGIN = 2.0  # a single skill has no rival: neither for nor against
 _LEAST_QUERIES = 30
+_FOLD_CLUSTERINGS = 2  # one fewer than the head in service has: a third less time, and hardly other numbers
 _MOST_QUERIES = 4000
 _COPY = 0.9  # texts at least so similar stand on the same side of a fold
 _DEFAULT_THRESHOLD = 0.5
@@ -86,8 +87,8 @@ def posterior(
     members = head.skills
     mass = near[:, members].sum(axis=1, keepdims=True)
     mixed = near.copy()
-    mixed[:, members] *= _NEIGHBOUR_SHARE
-    mixed[:, members] += (1.0 - _NEIGHBOUR_SHARE) * mass * shares[:, members]
+    mixed[:, members] *= 1.0 - head.trust
+    mixed[:, members] += head.trust * mass * shares[:, members]
     fits[:, members] = np.clip(_logit(inside), -8.0, 8.0)[:, None]
     return mixed, fits
 
@@ -116,70 +117,91 @@ def calibrate(vectors: Vectors, owners: Ints, skills: int, outside: Vectors, *, 
     """Fit the logistic model by cross-validation: vectors (n, dimension), owners (n,) with numbers below `skills`."""
     if len(vectors) < _LEAST_QUERIES or not len(outside):
         return BUILT_IN
+    features, right, kind = cross_measure(vectors, owners, skills, outside, seed=seed)
+    return fit_model(features, right, kind)
+
+
+def cross_measure(
+    vectors: Vectors, owners: Ints, skills: int, outside: Vectors, *, seed: int = 0
+) -> tuple[Doubles, npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Out-of-fold FEATURES (n, 4), whether the chosen skill is right, and the kind of each request: 0 in scope, 1 of a
+    skill that was left out, 2 general out of scope."""
     random = np.random.default_rng(seed)
     folds = 3 if len(vectors) > 4000 else 5
     groups = _copies(vectors, owners)
     fold = random.integers(folds, size=int(groups.max()) + 1)[groups]
     outside_fold = random.permutation(len(outside)) % folds
-    # One skill in ten stays away from each fold: more would leave the others too few rivals, and with fewer than three
-    # skills none can be spared.
+    # One skill in ten stays away from each fold: more would leave the others too few rivals, and with fewer than
+    # three skills none can be spared.
     away_each = max(1, skills // 10) if skills > 2 else 0
-    home = random.permutation(skills) // max(1, away_each)
+    order = random.permutation(skills)
     measured: list[Doubles] = []
     right: list[npt.NDArray[np.bool_]] = []
     kinds: list[npt.NDArray[np.int64]] = []
     for number in range(folds):
-        away = np.isin(owners, np.flatnonzero(home == number)) if away_each else np.zeros(len(owners), dtype=bool)
+        away = np.isin(owners, order[number * away_each : (number + 1) * away_each])
         kept = (fold != number) & ~away
         if not kept.any():
             continue
-        renumbered = np.full(skills, -1)
         present = np.unique(owners[kept])
+        renumbered = np.full(skills, -1)
         renumbered[present] = np.arange(len(present))
         known, known_owners = vectors[kept], renumbered[owners[kept]].astype(np.int32)
-        head, _ = train(known, known_owners, outside[outside_fold != number], seed=seed)
-        inscope = _some(
-            np.flatnonzero((fold == number) & ~away & (renumbered[owners] >= 0)), _MOST_QUERIES // folds, random
-        )
+        known_outside = outside[outside_fold != number]
+        head, _ = train(known, known_owners, known_outside, seed=seed, clusterings=_FOLD_CLUSTERINGS)
+        held_out = np.flatnonzero((fold == number) & ~away & (renumbered[owners] >= 0))
+        inscope = _some(held_out, _MOST_QUERIES // folds, random)
         leftout = _some(np.flatnonzero(away), _MOST_QUERIES // folds // 4, random)
         general = outside[outside_fold == number]
         queries = np.concatenate([vectors[inscope], vectors[leftout], general])
         neighbours = exact_neighbours(queries, known, known_owners, len(present))
-        shares, fits = posterior(neighbours, head, queries, outside_closeness(queries, outside[outside_fold != number]))
+        shares, fits = posterior(neighbours, head, queries, outside_closeness(queries, known_outside))
         chosen = shares.argmax(axis=1)
         measured.append(measure(shares, fits, neighbours, chosen))
         truth = np.r_[renumbered[owners[inscope]], np.full(len(leftout) + len(general), -1)]
         right.append(chosen == truth)
         kinds.append(np.repeat([0, 1, 2], [len(inscope), len(leftout), len(general)]))
-    features, correct, kind = np.concatenate(measured), np.concatenate(right), np.concatenate(kinds)
+    return np.concatenate(measured), np.concatenate(right), np.concatenate(kinds)
+
+
+def fit_model(features: Doubles, right: npt.NDArray[np.bool_], kind: npt.NDArray[np.int64]) -> Calibration:
+    """The logistic model of measured requests: what weighs how much, then Platt scaling of that one score."""
     sizes = np.bincount(kind, minlength=3)
     if sizes[0] < _LEAST_QUERIES:
         return BUILT_IN
-    unknown = (1, 2) if sizes[1] else (2,)
-    weights = np.full(len(kind), (1.0 - OUT_OF_SCOPE_SHARE) / sizes[0])
-    for which in unknown:
-        weights[kind == which] = OUT_OF_SCOPE_SHARE / len(unknown) / sizes[which]
-    fitted = Calibration(_nonnegative_logistic(features, correct, weights * sizes[0]), np.zeros(0))
+    unknown = [which for which in (1, 2) if sizes[which]]
+
+    def weights(share: float) -> Doubles:
+        each = np.asarray([(1.0 - share) / sizes[0], 0.0, 0.0])
+        each[unknown] = share / len(unknown) / sizes[unknown]
+        return np.asarray(each[kind] * sizes[0])
+
+    # Refusing well and being calibrated want different mixtures: many out-of-scope requests show what tells them
+    # apart, the expected share says how probable they are.
+    rows = (features - _CENTRE) / _SCALE
+    ranking = _nonnegative_logistic(rows, right, weights(_RANKING_SHARE), _PRIOR)
+    score = (rows @ ranking[:-1])[:, None]
+    scale, intercept = _nonnegative_logistic(score, right, weights(OUT_OF_SCOPE_SHARE), np.asarray([1.0, _PRIOR[-1]]))
+    fitted = Calibration(np.r_[ranking[:-1] * scale, intercept], np.zeros(0))
     return Calibration(fitted.coefficients, np.sort(fitted.confidence(features[kind == 0])))
 
 
-def _nonnegative_logistic(features: Doubles, right: npt.NDArray[np.bool_], weights: Doubles) -> Doubles:
-    """Weighted logistic regression with coefficients >= 0, drawn towards the built-in ones (a Gaussian prior)."""
+def _nonnegative_logistic(rows: Doubles, right: npt.NDArray[np.bool_], weights: Doubles, prior: Doubles) -> Doubles:
+    """Weighted logistic regression with coefficients >= 0 and a free intercept (last), drawn towards `prior`."""
     from scipy.optimize import minimize
 
-    rows = np.c_[(features - _CENTRE) / _SCALE, np.ones(len(features))]
+    rows = np.c_[rows, np.ones(len(rows))]
     signs = np.where(right, 1.0, -1.0)
-    pull = np.full(len(_PRIOR), _PRIOR_STRENGTH / 10.0)
 
     def loss(theta: Doubles) -> tuple[float, Doubles]:
         logits = signs * (rows @ theta)
-        away = theta - _PRIOR
-        value = float((weights * np.logaddexp(0.0, -logits)).sum() + 0.5 * (pull * away**2).sum())
-        slope = -(weights * signs / (1.0 + np.exp(np.clip(logits, -60, 60)))) @ rows + pull * away
+        away = theta - prior
+        value = float((weights * np.logaddexp(0.0, -logits)).sum() + 0.5 * _PRIOR_STRENGTH * (away**2).sum())
+        slope = -(weights * signs / (1.0 + np.exp(np.clip(logits, -60, 60)))) @ rows + _PRIOR_STRENGTH * away
         return value, slope
 
-    bounds = [(0.0, None)] * len(FEATURES) + [(None, None)]
-    return np.asarray(minimize(loss, _PRIOR, jac=True, method="L-BFGS-B", bounds=bounds).x, dtype=np.float64)
+    bounds = [(0.0, None)] * (len(prior) - 1) + [(None, None)]
+    return np.asarray(minimize(loss, prior, jac=True, method="L-BFGS-B", bounds=bounds).x, dtype=np.float64)
 
 
 def _copies(vectors: Vectors, owners: Ints) -> npt.NDArray[np.int64]:

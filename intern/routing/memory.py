@@ -25,6 +25,8 @@ from intern.routing.index import Ints
 
 log = logging.getLogger(__name__)
 
+_TRAINED = {"key", "weights", "owners", "parts", "skills", "trust", "cells", "coefficients", "inscope"}
+
 
 class Memory:
     """Files of one embedder: `<what>-<team hash>.npz` below folder/<embedder id>/."""
@@ -40,7 +42,7 @@ class Memory:
         found: dict[str, Vectors] = {h: known[t] for h, t in zip(hashes, texts, strict=True) if t in known}
         stored = self._load("vectors", team)
         before: set[str] = set()
-        if stored is not None and stored["rows"].shape[1:] == (self._embedder.dimension,):
+        if stored is not None and {"hashes", "rows"} <= stored.keys():
             before = {str(h) for h in stored["hashes"]}
             found = {str(h): row for h, row in zip(stored["hashes"], stored["rows"], strict=True)} | found
         missing = {h: t for h, t in zip(hashes, texts, strict=True) if h not in found}
@@ -59,11 +61,12 @@ class Memory:
     def trained(self, team: str, key: str) -> tuple[Head | None, Ints, Calibration] | None:
         """The head, the rows' cells and the calibration that were trained from the contents that `key` hashes."""
         stored = self._load("head", team)
-        if stored is None or str(stored["key"]) != key:
+        if stored is None or not stored.keys() >= _TRAINED or str(stored["key"]) != key:
             return None
         head = None
         if len(stored["weights"]):
-            head = Head(stored["weights"], stored["owners"], stored["parts"], stored["skills"])
+            trust = float(stored["trust"])
+            head = Head(stored["weights"], stored["owners"], stored["parts"], stored["skills"], trust)
         return head, stored["cells"], Calibration(stored["coefficients"], stored["inscope"])
 
     def keep(self, team: str, key: str, head: Head | None, cells: Ints, calibration: Calibration) -> None:
@@ -76,6 +79,7 @@ class Memory:
             owners=head.owners if head else none,
             parts=head.parts if head else none,
             skills=head.skills if head else none,
+            trust=np.asarray(head.trust if head else 0.0),
             cells=cells,
             coefficients=calibration.coefficients,
             inscope=calibration.inscope,
@@ -90,7 +94,7 @@ class Memory:
         if path is None or not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             log.warning("The routing file '%s' is damaged (%s) and is made again.", path, type(error).__name__)

@@ -26,7 +26,7 @@ from intern.routing.texts import GENERAL, Material, SkillTexts, beginning
 from intern.types import Route
 
 # Part of the key of what is kept on disk: raise it whenever training or calibration change.
-_VERSION = "1"
+_VERSION = "2"
 _GENERAL_TEAM = "\0general"  # cannot be a team's name
 _CHARACTERS_A_TOKEN = 8  # bounds the beginning of a text that is embedded, and kept when it is learned
 _RESEMBLES = 0.6  # a general out-of-scope request this similar to a skill's text may well be in scope there
@@ -106,6 +106,11 @@ class Router:
             state = self._states.get(team) or _empty(self._embedder.dimension, self._longest)
             self._states[team] = replace(state, learned=(*state.learned, item))
 
+    def skills(self, team: str) -> tuple[str, ...]:
+        """Names of the skills that the team's requests can be routed to now."""
+        state = self._states.get(team)
+        return state.skills if state else ()
+
     def route(
         self, team: str, text: str, *, vector: Vectors | None = None, among: Collection[str] | None = None
     ) -> Route:
@@ -138,11 +143,17 @@ class Router:
 
     def _train(self, material: Material, examples: Vectors, outside: Vectors) -> tuple[Head | None, Ints, Calibration]:
         """The head, each row's cell in the index, and the calibration, from the utterances alone."""
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
         plain, owners = material.is_utterance, material.owners
-        head, cells = train(examples[plain], owners[plain], outside)
+        # One thread for the linear algebra: beside a language model that uses every core, waiting for a second one
+        # takes ten times as long as doing without it.
+        with threadpool_limits(limits=1, user_api="blas"):
+            head, cells = train(examples[plain], owners[plain], outside)
+            calibration = calibrate(examples[plain], owners[plain], len(material.names), outside)
         every = owners + (int(cells.max()) + 1 if len(cells) else 0)
         every[plain] = cells
-        return head, every, calibrate(examples[plain], owners[plain], len(material.names), outside)
+        return head, every, calibration
 
 
 def _quick(before: State | None, material: Material) -> tuple[Head | None, Ints, Calibration]:

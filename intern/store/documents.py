@@ -10,8 +10,8 @@ from intern.store.tables import DocumentRow
 
 def count_documents(connection: Connection, team: str) -> dict[str, int]:
     """By skill, how many documents it has; skills without any are left out."""
-    query = sa.select(DocumentRow.skill, sa.func.count()).where(DocumentRow.team == team).group_by(DocumentRow.skill)
-    return {skill: count for skill, count in connection.execute(query)}
+    query = sa.select(DocumentRow.skill, sa.func.count().label("documents")).where(DocumentRow.team == team)
+    return {row.skill: row.documents for row in connection.execute(query.group_by(DocumentRow.skill))}
 
 
 def list_origins(connection: Connection, team: str, skill: str) -> dict[str, tuple[str, str | None]]:

@@ -120,6 +120,13 @@ class Recorder:
                 log.error("records cannot be written, trying again in %.1f s: %s", wait, self.failure)
                 time.sleep(wait)
                 wait = min(wait * 2, 10.0)
+            except Exception as error:  # a record that cannot even be made JSON; this thread must outlive it
+                if len(batch) == 1:
+                    log.error("record %s cannot be kept: %s: %s", batch[0].id, type(error).__name__, error)
+                    return
+                for record in batch:
+                    self._write([record])
+                return
 
 
 def _row(record: Record) -> dict[str, Any]:

@@ -72,15 +72,15 @@ def _content(example: Example) -> str:
     return json.dumps(example.model_dump(mode="json", include={"input", "output"}))
 
 
-@router.delete("/{example}", status_code=204)
-def delete(example: str, skill: Annotated[str, Query()], key: Entered, workspace: Work) -> Response:
+@router.delete("/{id}", status_code=204)
+def delete(id: str, skill: Annotated[str, Query()], key: Entered, workspace: Work) -> Response:
     """Delete an example that did not come from the skill's folder: an admin any, others those they brought."""
     with workspace.database.begin() as connection:
-        found = next((e for e in records.list_examples(connection, key.team, skill) if e.id == example), None)
+        found = next((e for e in records.list_examples(connection, key.team, skill) if e.id == id), None)
         if found is None:
-            raise NotFound("example", example, "Examples of the skill's folder are deleted there.")
+            raise NotFound("example", id, "Examples of the skill's folder are deleted there.")
         if key.role != "admin" and found.contributor != key.id:
             raise NotAllowed("Only an admin key, or the one that brought it, can delete an example.")
-        records.delete_example(connection, key.team, skill, example)
+        records.delete_example(connection, key.team, skill, id)
     workspace.routes.outdate(key.team)
     return Response(status_code=204)

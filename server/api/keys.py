@@ -48,11 +48,11 @@ def create(body: NewKey, caller: Admin, workspace: Work) -> dict[str, Any]:
     return {**key.model_dump(), "secret": secret}
 
 
-@router.delete("/{key}", status_code=204)
-def revoke(key: str, request: Request, caller: Admin, workspace: Work) -> Response:
+@router.delete("/{id}", status_code=204)
+def revoke(id: str, request: Request, caller: Admin, workspace: Work) -> Response:
     """Revoke a key. It stops working at once."""
     with workspace.database.begin() as connection:
-        keys.revoke_key(connection, key, _seen(caller))
+        keys.revoke_key(connection, id, _seen(caller))
     ring: KeyRing = request.app.state.keys
     ring.forget()
     return Response(status_code=204)

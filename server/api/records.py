@@ -29,20 +29,20 @@ def listed(
     return page([record.model_dump(mode="json") for record in found], limit)
 
 
-@router.get("/records/{record}")
-def one(record: str, caller: User, workspace: Work) -> dict[str, Any]:
+@router.get("/records/{id}")
+def one(id: str, caller: User, workspace: Work) -> dict[str, Any]:
     """One record: prompt, passages, raw and parsed output, timings, and what it was made with."""
     workspace.recorder.flush()
     with workspace.database.connect() as connection:
-        return records.get_record(connection, caller.team, record).model_dump(mode="json")
+        return records.get_record(connection, caller.team, id).model_dump(mode="json")
 
 
-@router.delete("/records/{record}", status_code=204)
-def delete(record: str, caller: Admin, workspace: Work) -> Response:
+@router.delete("/records/{id}", status_code=204)
+def delete(id: str, caller: Admin, workspace: Work) -> Response:
     """Delete a record with its reviews, and what the router and the examples learned from it."""
     workspace.recorder.flush()
     with workspace.database.begin() as connection:
-        records.delete_record(connection, caller.team, record)
+        records.delete_record(connection, caller.team, id)
     workspace.routes.outdate(caller.team)
     return Response(status_code=204)
 

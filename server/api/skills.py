@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -20,7 +21,8 @@ from server.auth import Admin, KeyedRoute, User, Work
 
 log = logging.getLogger(__name__)
 
-FIT_SECONDS = 5.0
+FIT_SECONDS = 20.0  # at most; the skill can be asked by name from the beginning
+_LOOK_SECONDS = 0.05
 
 router = APIRouter(prefix="/api/skills", route_class=KeyedRoute, tags=["skills"])
 
@@ -71,7 +73,7 @@ async def create(body: NewSkill, caller: Admin, workspace: Work) -> dict[str, An
         workspace.refresh()
 
     await asyncio.to_thread(write)
-    await _fit(workspace, caller.team)
+    await _fit(workspace, caller.team, body.name)
     return await asyncio.to_thread(one, body.name, caller, workspace)
 
 
@@ -117,17 +119,21 @@ def _remove(workspace: Work, team: str, skill: str) -> None:
     workspace.refresh()
 
 
-async def _fit(workspace: Work, team: str) -> None:
-    """Have the router know the team's skills now, and not at the next look at their folders.
+async def _fit(workspace: Work, team: str, skill: str | None = None) -> None:
+    """Have the router fitted to the team's skills now, and not at the next look at their folders; wait until requests
+    can be routed to `skill`.
 
-    With thousands of texts its training takes longer than a caller should wait; it serves from the nearest examples
-    within a second, and the rest happens behind the answer.
+    With thousands of texts the whole of its training takes longer than a caller should wait. It serves from the
+    nearest examples much sooner, and the rest happens behind the answer.
     """
     workspace.routes.outdate(team)
     fitting = asyncio.ensure_future(asyncio.to_thread(workspace.routes.catch_up))
     _fitting.add(fitting)
     fitting.add_done_callback(_fitted)
-    await asyncio.wait({fitting}, timeout=FIT_SECONDS)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FIT_SECONDS):
+            while skill is not None and not fitting.done() and skill not in workspace.routes.known(team):
+                await asyncio.wait({fitting}, timeout=_LOOK_SECONDS)
 
 
 _fitting: set[asyncio.Future[None]] = set()

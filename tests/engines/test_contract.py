@@ -217,6 +217,16 @@ def test_logprobs_have_openais_shape(on_llamacpp: Callable[[Scenario], None]) ->
     on_llamacpp(scenario)
 
 
+def test_logprobs_come_without_alternatives_too(on_llamacpp: Callable[[Scenario], None]) -> None:
+    async def scenario(engine: Engine) -> None:
+        tokens = await collect(engine, say("Hi", max_tokens=3, sampling={"logprobs": True}))
+        entries = [entry for t in tokens for entry in t.logprobs]
+        assert [entry["top_logprobs"] for entry in entries] == [[], [], []]
+        assert all(entry["logprob"] <= 0 for entry in entries)
+
+    on_llamacpp(scenario)
+
+
 def test_tools_are_refused_when_the_models_template_knows_none(on_llamacpp: Callable[[Scenario], None]) -> None:
     async def scenario(engine: Engine) -> None:
         tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}

@@ -6,11 +6,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 from sqlalchemy.engine import Engine
 
-from intern.knowledge import Knowledge, Upload, open_index
+from intern.knowledge import Knowledge, Upload, catalogue, open_index
 from intern.knowledge.retrieve import reciprocal_rank_fusion
 from intern.types import Message
 
@@ -102,10 +101,11 @@ def test_a_given_vector_spares_embedding_the_question(handbook: Knowledge, embed
 
 
 def test_the_vector_of_a_long_question_is_not_used_for_its_pieces(handbook: Knowledge, embedder: Any) -> None:
-    question = " ".join(f"Sentence {n} is about trains and travel in general." for n in range(60))
-    expected = handbook.retrieve("t", "s", question, limit=3)
-    wrong = np.zeros(embedder.dimension, dtype=np.float32)
-    assert handbook.retrieve("t", "s", question, limit=3, vector=wrong) == expected
+    question = " ".join(["Pay of part-time staff, monthly."] * 30 + ["Nothing else matters here at all."] * 30)
+    expected = handbook.retrieve("t", "s", question, limit=1, mode="dense")
+    assert expected[0].document == "pay.txt"
+    wrong = embedder.embed(["Travel: book trains through the portal."])
+    assert handbook.retrieve("t", "s", question, limit=1, mode="dense", vector=wrong) == expected
 
 
 def test_copies_of_a_text_take_one_place(knowledge: Knowledge, files: Files) -> None:
@@ -138,6 +138,17 @@ def test_neither_team_nor_skill_is_ever_crossed(knowledge: Knowledge) -> None:
     assert knowledge.remove("red", "it", ["a.txt"]) == 1
     assert len(knowledge.documents("blue", "hr")) == 1
     assert len(knowledge.retrieve("blue", "hr", "secret", limit=9)) == 1
+
+
+def test_not_even_a_known_id_opens_another_teams_passage(knowledge: Knowledge, files: Files, database: Engine) -> None:
+    knowledge.ingest("red", "hr", files(a="The secret of leave"), source="docs")
+    [passage] = knowledge.retrieve("red", "hr", "secret", limit=1)
+    with database.connect() as connection:
+        assert list(catalogue.passages(connection, "red", "hr", [passage.id])) == [passage.id]
+        for team, skill in (("blue", "hr"), ("red", "it")):
+            assert catalogue.passages(connection, team, skill, [passage.id]) == {}
+            assert catalogue.vectors(connection, team, skill, [passage.id]) == {}
+            assert catalogue.text(connection, team, skill, "a.txt") is None
 
 
 def test_questions_are_answered_while_documents_come_in(

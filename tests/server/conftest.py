@@ -71,9 +71,13 @@ class WordRouter:
     def embed(self, text: str) -> Any:
         return HashEmbedder().embed([text])[0]
 
-    def route(self, team: str, text: str, *, vector: Any = None) -> Route:
+    def skills(self, team: str) -> tuple[str, ...]:
+        return tuple(self.texts.get(team, ()))
+
+    def route(self, team: str, text: str, *, vector: Any = None, among: Any = None) -> Route:
         words = set(text.lower().split())
-        shared = {skill: len(words & known) / len(words) for skill, known in self.texts[team].items()}
+        allowed = {skill: known for skill, known in self.texts[team].items() if among is None or skill in among}
+        shared = {skill: len(words & known) / len(words) for skill, known in allowed.items()}
         ranked = sorted(shared.items(), key=lambda pair: (-pair[1], pair[0]))
         candidates = tuple(Candidate(skill=skill, score=score) for skill, score in ranked)
         if not ranked or ranked[0][1] == 0:
@@ -124,7 +128,7 @@ class Server:
     loop: asyncio.AbstractEventLoop
     keys: dict[str, str] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
-    clients: list[Any] = field(default_factory=list)
+    clients: dict[str | None, httpx2.Client] = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)  # of the event loop: exceptions that nobody retrieved
 
     @property
@@ -153,19 +157,20 @@ class Server:
 
         return asyncio.run_coroutine_threadsafe(run(), self.loop).result(10)
 
-    def http(self, key: str | None = "admin", **more: Any) -> httpx2.Client:
-        headers = {} if key is None else {"authorization": f"Bearer {self.keys.get(key, key)}"}
-        client = httpx2.Client(base_url=self.url, headers=headers, timeout=20, **more)
-        self.clients.append(client)
-        return client
+    def http(self, key: str | None = "admin") -> httpx2.Client:
+        """A client with the key of that name, or with the key itself, or with none."""
+        if key not in self.clients:
+            headers = {} if key is None else {"authorization": f"Bearer {self.keys.get(key, key)}"}
+            self.clients[key] = httpx2.Client(base_url=self.url, headers=headers, timeout=20, verify=False)
+        return self.clients[key]
 
     def openai(self, key: str = "user") -> openai.OpenAI:
-        client = openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.keys[key], max_retries=0, timeout=20)
-        self.clients.append(client)
-        return client
+        """The official client with the key of that name."""
+        http = self.http(key)
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.keys[key], max_retries=0, http_client=http)
 
 
-def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
     """Wait for a condition, and return its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -185,7 +190,7 @@ def start(home: Path, *, tracing: Tracing | None = None, **more: Any) -> tuple[S
         app = create_app(workspace, tracing=tracing)
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="on"))
         job = asyncio.create_task(server.serve())
-        while not server.started and not job.done():
+        while not server.started and not job.done():  # noqa: ASYNC110 - uvicorn tells nobody
             await asyncio.sleep(0.01)
         if job.done():
             await job
@@ -205,7 +210,7 @@ def start(home: Path, *, tracing: Tracing | None = None, **more: Any) -> tuple[S
     stopping: list[Callable[[], None]] = []
     thread = threading.Thread(target=run, name="server")
     thread.start()
-    until(lambda: stopping or failed, 30)
+    wait_until(lambda: stopping or failed, 30)
     if failed:
         raise failed[0]
     server = made[0]
@@ -215,7 +220,7 @@ def start(home: Path, *, tracing: Tracing | None = None, **more: Any) -> tuple[S
             server.keys[name], server.ids[name] = secret, key.id
 
     def stop() -> None:
-        for client in server.clients:
+        for client in server.clients.values():
             client.close()
         stopping[0]()
         thread.join(20)
@@ -255,7 +260,7 @@ def server(running: Server) -> Iterator[Server]:
     running.go_on()
     yield running
     running.go_on()
-    until(lambda: running.engine.load == (0, 0))
+    wait_until(lambda: running.engine.load == (0, 0))
     running.on_loop(lambda: gc.collect(1))
     assert running.complaints == []
 
@@ -285,6 +290,12 @@ class TalkingEngine(FakeEngine):
 HOLD: dict[str, Any] = {}
 
 
+@pytest.fixture(name="until")
+def _until() -> Callable[..., Any]:
+    """Waits for a condition, and returns its value."""
+    return wait_until
+
+
 @pytest.fixture
 def hold() -> dict[str, Any]:
     return HOLD
@@ -296,5 +307,5 @@ def talking(server: Server) -> Iterator[TalkingEngine]:
     engine = TalkingEngine()
     before, server.workspace.pipeline.engine = server.workspace.pipeline.engine, engine
     yield engine
-    until(lambda: engine.load == (0, 0))
+    wait_until(lambda: engine.load == (0, 0))
     server.workspace.pipeline.engine = before

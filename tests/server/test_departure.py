@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx2
 import pytest
 from starlette.requests import ClientDisconnect
 
+from intern.errors import EngineFailure
 from server.departure import EventStream, until_gone
-
-
-def wait_for(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def body(text: str = "hello there", **more: Any) -> dict[str, Any]:
@@ -29,49 +22,51 @@ def last_record(server: Any) -> dict[str, Any]:
     return dict(server.http("user").get("/api/records?limit=1").json()["data"][0])
 
 
-def test_leaving_a_stream_stops_the_engine(server: Any, talking: Any, hold: Any) -> None:
+def test_leaving_a_stream_stops_the_engine(server: Any, talking: Any, hold: Any, until: Any) -> None:
     talking.script = [{"text": "one"}, {"text": " two"}, hold]
     with server.http("user").stream("POST", "/v1/chat/completions", json=body(stream=True)) as answer:
         lines = answer.iter_lines()
         while "two" not in next(lines):
             pass
         assert talking.load == (1, 0)
-    wait_for(lambda: talking.closed_early == 1)
+    until(lambda: talking.closed_early == 1)
     record = last_record(server)
     assert record["error"].startswith("cancelled")
     assert record["choices"][0]["text"] == "one two"
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_leaving_before_the_first_token_stops_the_engine(server: Any, talking: Any, hold: Any, stream: bool) -> None:
+def test_leaving_before_the_first_token_stops_the_engine(
+    server: Any, talking: Any, hold: Any, until: Any, stream: bool
+) -> None:
     talking.script = [hold]
     with pytest.raises(httpx2.ReadTimeout):
         server.http("user").post("/v1/chat/completions", json=body(stream=stream), timeout=0.3)
-    wait_for(lambda: talking.closed_early == 1)
+    until(lambda: talking.closed_early == 1)
     assert last_record(server)["error"].startswith("cancelled")
 
 
-def test_leaving_with_several_choices_stops_them_all(server: Any, talking: Any, hold: Any) -> None:
+def test_leaving_with_several_choices_stops_them_all(server: Any, talking: Any, hold: Any, until: Any) -> None:
     talking.script = [{"text": "one"}, hold]
     with pytest.raises(httpx2.ReadTimeout):
         server.http("user").post("/v1/chat/completions", json=body(n=3), timeout=0.3)
-    wait_for(lambda: talking.closed_early == 3)
+    until(lambda: talking.closed_early == 3)
 
 
 @pytest.mark.parametrize(("path", "more"), [("/api/ask", {"skill": "chat"}), ("/api/skills/chat/try", {})])
 def test_leaving_the_own_api_stops_the_engine(
-    server: Any, talking: Any, hold: Any, path: str, more: dict[str, Any]
+    server: Any, talking: Any, hold: Any, until: Any, path: str, more: dict[str, Any]
 ) -> None:
     talking.script = [hold]
     with pytest.raises(httpx2.ReadTimeout):
         server.http("user").post(path, json={"input": "hello there", **more}, timeout=0.3)
-    wait_for(lambda: talking.closed_early == 1)
+    until(lambda: talking.closed_early == 1)
 
 
-def test_leaving_the_queue_gives_the_place_back(server: Any, talking: Any, hold: Any) -> None:
+def test_leaving_the_queue_gives_the_place_back(server: Any, talking: Any, hold: Any, until: Any) -> None:
     talking.script = [hold]
-    clients = [server.http("user") for _ in range(6)]  # four slots
-    streams = [c.build_request("POST", "/v1/chat/completions", json=body(stream=True)) for c in clients]
+    build = server.http("user").build_request
+    streams = [build("POST", "/v1/chat/completions", json=body(stream=True)) for _ in range(6)]  # four slots
 
     async def leave_all() -> None:
         async with httpx2.AsyncClient() as client:
@@ -83,7 +78,18 @@ def test_leaving_the_queue_gives_the_place_back(server: Any, talking: Any, hold:
             await asyncio.gather(*sending, return_exceptions=True)
 
     asyncio.run(leave_all())
-    wait_for(lambda: talking.load == (0, 0))
+    until(lambda: talking.load == (0, 0))
+
+
+def test_a_repair_that_fails_stops_the_others(server: Any, until: Any) -> None:
+    def held(_: Any) -> str:
+        server.engine.pause.clear()
+        return "never said"
+
+    server.says("no json", "no json", EngineFailure("it broke"), held)
+    request = {"model": "intern/mood", "messages": [{"role": "user", "content": "a day"}], "n": 2}
+    assert server.http("user").post("/v1/chat/completions", json=request).status_code == 502
+    until(lambda: server.engine.load == (0, 0))
 
 
 class Line:

@@ -11,12 +11,12 @@ OPEN = {("GET", "/healthz"), ("GET", "/readyz")}
 ADMIN = {
     ("POST", "/api/skills"),
     ("DELETE", "/api/skills/{skill}"),
-    ("DELETE", "/api/records/{record}"),
+    ("DELETE", "/api/records/{id}"),
     ("DELETE", "/api/persons/{person}"),
     ("POST", "/api/index/rebuild"),
     ("GET", "/api/keys"),
     ("POST", "/api/keys"),
-    ("DELETE", "/api/keys/{key}"),
+    ("DELETE", "/api/keys/{id}"),
     ("GET", "/api/doctor"),
 }
 

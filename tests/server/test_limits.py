@@ -65,13 +65,28 @@ async def _drive(app: Any, scope: dict[str, Any], *bodies: bytes) -> list[Any]:
     parts = [{"type": "http.request", "body": b, "more_body": i < len(bodies) - 1} for i, b in enumerate(bodies)]
 
     async def receive() -> Any:
-        return parts.pop(0) if parts else {"type": "http.disconnect"}
+        if not parts:
+            await asyncio.Event().wait()  # as a server does while the client waits for its answer
+        return parts.pop(0)
 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await app({"type": "http", "headers": [], **scope}, receive, send)
+    await asyncio.wait_for(app({"type": "http", "headers": [], **scope}, receive, send), 10)
     return sent
+
+
+@pytest.mark.parametrize("bodies", [(b"123456",), (b"12345", b"6"), (b"12345", b"6", b"7", b"")])
+@pytest.mark.parametrize("announced", [True, False])
+def test_the_refusal_waits_for_nothing_that_will_not_come(announced: bool, bodies: tuple[bytes, ...]) -> None:
+    async def reader(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+
+    headers = [(b"content-length", b"6")] if announced else []
+    limited = BodyLimit(reader, json_bytes=5, upload_bytes=5)
+    sent = asyncio.run(_drive(limited, {"headers": headers}, *bodies))
+    assert sent[0]["status"] == 413
 
 
 def test_an_application_that_swallows_the_refusal_cannot_answer_in_its_place() -> None:

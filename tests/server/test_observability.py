@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,17 +61,14 @@ def test_requests_answers_and_tokens_are_counted(server: Any) -> None:
     assert ("intern_records_waiting", ()) in after
 
 
-def test_what_waits_is_measured(server: Any) -> None:
+def test_what_waits_is_measured(server: Any, until: Any) -> None:
     server.hold()
-    http = [server.http("user") for _ in range(5)]
-    requests = [c.build_request("POST", "/v1/chat/completions", json={**GOOD, "stream": True}) for c in http]
-    import threading
-
-    threads = [threading.Thread(target=lambda c=c, r=r: c.send(r)) for c, r in zip(http, requests, strict=True)]
+    http = server.http("user")
+    send = functools.partial(http.post, "/v1/chat/completions", json={**GOOD, "stream": True})
+    threads = [threading.Thread(target=send) for _ in range(5)]
     for thread in threads:
         thread.start()
-    while server.engine.load != (4, 1):
-        pass
+    until(lambda: server.engine.load == (4, 1))
     found = samples(server)
     assert (found[("intern_engine_running", ())], found[("intern_engine_waiting", ())]) == (4, 1)
     server.go_on()
@@ -101,10 +100,10 @@ def entries(lines: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines.getvalue().splitlines()]
 
 
-def test_a_request_leaves_one_line_with_its_id_and_no_words(server: Any, lines: io.StringIO) -> None:
+def test_a_request_leaves_one_line_with_its_id_and_no_words(server: Any, lines: io.StringIO, until: Any) -> None:
     answer = server.http("user").post("/v1/chat/completions", json={**GOOD, "user": "eve"})
     ident = answer.headers["x-intern-request-id"]
-    (line,) = [e for e in entries(lines) if e.get("request_id") == ident and e["event"] == "request"]
+    (line,) = until(lambda: [e for e in entries(lines) if e.get("request_id") == ident and e["event"] == "request"])
     assert (line["method"], line["route"], line["status"]) == ("POST", "/v1/chat/completions", 200)
     assert 0 < line["seconds"] < 10
     assert line["level"] == "info"
@@ -128,7 +127,11 @@ def test_the_log_is_json_unless_a_person_reads_it() -> None:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:
-        for stream, as_json, is_json in ((io.StringIO(), False, True), (Terminal(), False, False), (Terminal(), True, True)):
+        for stream, as_json, is_json in (
+            (io.StringIO(), False, True),
+            (Terminal(), False, False),
+            (Terminal(), True, True),
+        ):
             set_up_logging("info", as_json=as_json, stream=stream)
             with structlog.contextvars.bound_contextvars(request_id="req_1"):
                 logging.getLogger("some.part").info("it happened", extra={"count": 3})
@@ -194,8 +197,12 @@ def traced(tmp_path_factory: pytest.TempPathFactory, launch: Any) -> Iterator[tu
     stop()
 
 
+def finished(exporter: InMemorySpanExporter) -> dict[str, Any]:
+    return {span.name: span for span in exporter.get_finished_spans()}
+
+
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_request_is_a_span_with_a_span_a_stage(traced: Any, stream: bool) -> None:
+def test_a_request_is_a_span_with_a_span_a_stage(traced: Any, stream: bool, until: Any) -> None:
     server, exporter = traced
     exporter.clear()
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -203,7 +210,7 @@ def test_a_request_is_a_span_with_a_span_a_stage(traced: Any, stream: bool) -> N
         "/v1/chat/completions", json={**GOOD, "stream": stream}, headers={"traceparent": parent}
     )
     assert answer.status_code == 200
-    spans = {span.name: span for span in exporter.get_finished_spans()}
+    spans = until(lambda: finished(exporter) if "POST /v1/chat/completions" in finished(exporter) else None)
     request = spans["POST /v1/chat/completions"]
     assert request.attributes["http.response.status_code"] == 200
     assert request.attributes["intern.request_id"] == answer.headers["x-intern-request-id"]

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-MARK = "zanzibar"  # stands in everything that team blue owns here
+MARK = "zanzibar"  # stands in everything that team blue owns here, and no other team ever says it
 
 
 @pytest.fixture(scope="module")
-def blue(running: Any) -> Iterator[dict[str, str]]:
+def blue(running: Any) -> dict[str, str]:
     """What team blue owns: ids by kind."""
     running.says(f"{MARK} says the engine")
     http = running.http("blue")
     assert http.post(
-        "/api/skills/secret/documents", files={"file": (f"{MARK}.md", f"# {MARK}\n\nThe {MARK} plan.".encode())}
+        "/api/skills/secret/documents", files={"file": ("plan.md", f"# {MARK}\n\nThe {MARK} plan.".encode())}
     ).is_success
     rows = [{"input": f"{MARK} input", "output": f"{MARK} output"}]
     example = http.post("/api/examples", json={"skill": "secret", "examples": rows}).json()["data"][0]["id"]
-    chat = {"model": "intern/secret", "messages": [{"role": "user", "content": f"{MARK} question"}], "user": MARK}
+    chat = {"model": "intern/secret", "messages": [{"role": "user", "content": f"{MARK} question"}], "user": "eve"}
     completion = http.post("/v1/chat/completions", json=chat).json()
     record = completion["intern"]["record"]
     review = http.post("/api/reviews", json={"record": record, "verdict": "accept", "reason": MARK}).json()["id"]
     key = http.post("/api/keys", json={"name": MARK}).json()["id"]
-    yield {"example": example, "record": record, "review": review, "key": key}
+    return {"example": example, "record": record, "review": review, "key": key}
 
 
 def test_the_owners_see_it_all(running: Any, blue: dict[str, str]) -> None:
@@ -35,11 +34,11 @@ def test_the_owners_see_it_all(running: Any, blue: dict[str, str]) -> None:
     assert http.get(f"/api/records/{blue['record']}").json()["team"] == "blue"
     assert [r["id"] for r in http.get("/api/reviews").json()["data"]] == [blue["review"]]
     assert any(e["id"] == blue["example"] for e in http.get("/api/examples?skill=secret").json()["data"])
-    assert [d["name"] for d in http.get("/api/skills/secret/documents").json()["data"]] == [f"{MARK}.md"]
+    assert [d["name"] for d in http.get("/api/skills/secret/documents").json()["data"]] == ["plan.md"]
 
 
 def calls(blue: dict[str, str]) -> list[tuple[str, str, Any]]:
-    question = [{"role": "user", "content": f"{MARK} question"}]
+    question = [{"role": "user", "content": "blue question"}]
     return [
         ("GET", "/v1/models", None),
         ("GET", "/v1/models/intern/secret", None),
@@ -56,16 +55,16 @@ def calls(blue: dict[str, str]) -> list[tuple[str, str, Any]]:
         ("DELETE", f"/api/examples/{blue['example']}?skill=chat", None),
         ("GET", "/api/skills/secret/documents", None),
         ("GET", "/api/skills/chat/documents", None),
-        ("GET", f"/api/skills/secret/documents/{MARK}.md", None),
-        ("GET", f"/api/skills/chat/documents/{MARK}.md", None),
-        ("DELETE", f"/api/skills/secret/documents/{MARK}.md", None),
+        ("GET", "/api/skills/secret/documents/plan.md", None),
+        ("GET", "/api/skills/chat/documents/plan.md", None),
+        ("DELETE", "/api/skills/secret/documents/plan.md", None),
         ("POST", "/api/skills/secret/documents/prune", {"source": "upload", "keep": []}),
         ("POST", "/api/skills/secret/retrieve", {"input": "the plan"}),
         ("POST", "/api/skills/chat/retrieve", {"input": "the plan"}),
         ("POST", "/api/skills/secret/try", {"input": "the plan"}),
-        ("POST", "/api/route", {"input": f"{MARK} blue things"}),
+        ("POST", "/api/route", {"input": "blue things"}),
         ("POST", "/api/ask", {"input": "the plan", "skill": "secret"}),
-        ("POST", "/api/ask", {"input": f"{MARK} blue things"}),
+        ("POST", "/api/ask", {"input": "blue things"}),
         ("GET", "/api/records", None),
         ("GET", "/api/records?skill=secret", None),
         ("GET", f"/api/records/{blue['record']}", None),
@@ -73,25 +72,31 @@ def calls(blue: dict[str, str]) -> list[tuple[str, str, Any]]:
         ("GET", "/api/reviews", None),
         ("GET", f"/api/reviews?record={blue['record']}", None),
         ("POST", "/api/reviews", {"record": blue["record"], "verdict": "reject"}),
-        ("DELETE", f"/api/persons/{MARK}", None),
+        ("DELETE", "/api/persons/eve", None),
     ]
 
 
 def test_with_another_teams_key_nothing_of_it_exists(running: Any, blue: dict[str, str]) -> None:
     running.says("ok")
     http = running.http("admin")
+    before = len(running.engine.requests)
     for method, path, body in calls(blue):
         answer = http.request(method, path, json=body)
         assert answer.status_code in (200, 404), (method, path, answer.text)
-        said = answer.text
-        for own in (*([path] if answer.status_code == 404 else []), json.dumps(body)[1:-1], "secret", *blue.values()):
-            said = said.replace(own, "")  # what the caller said itself may be repeated
-        if answer.status_code == 200:
-            assert "secret" not in answer.text.replace(json.dumps(body), ""), (method, path)
-        inputs = (f"{MARK} blue things", f"{MARK} question", f"{MARK}.md")
-        for own in inputs:
-            said = said.replace(own, "")
-        assert MARK not in said, (method, path)
+        assert MARK not in answer.text, (method, path)
+        assert "Blue" not in answer.text, (method, path)
+        sent = path + json.dumps(body)
+        for ident in blue.values():
+            assert ident in sent or ident not in answer.text, (method, path)
+    assert not any(MARK in request.model_dump_json() for request in running.engine.requests[before:])
+
+
+def test_what_names_a_thing_of_another_team_is_not_found(running: Any, blue: dict[str, str]) -> None:
+    http = running.http("admin")
+    for method, path, body in calls(blue):
+        named = "secret" in path.partition("?")[0] or any(ident in path.partition("?")[0] for ident in blue.values())
+        if named or "intern/secret" in json.dumps(body) or "plan.md" in path:
+            assert http.request(method, path, json=body).status_code == 404, (method, path)
 
 
 def test_nothing_that_another_teams_key_tried_did_harm(running: Any, blue: dict[str, str]) -> None:
@@ -99,7 +104,7 @@ def test_nothing_that_another_teams_key_tried_did_harm(running: Any, blue: dict[
     for method, path, body in calls(blue):
         http.request(method, path, json=body)
     test_the_owners_see_it_all(running, blue)
-    assert http.delete(f"/api/persons/{MARK}").json()["records"] == 0
+    assert http.delete("/api/persons/eve").json()["records"] == 0
 
 
 def test_an_admin_of_one_team_is_none_of_the_installation(running: Any, blue: dict[str, str]) -> None:

@@ -256,3 +256,16 @@ def test_sqlite_is_a_build_without_the_wal_reset_bug(tmp_path: Path) -> None:
         assert connection.execute(sa.text("pragma synchronous")).scalar() == 2
         assert connection.execute(sa.text("pragma foreign_keys")).scalar() == 1
     database.dispose()
+
+
+def test_the_recorder_outlives_a_record_that_cannot_be_kept(tmp_path: Path) -> None:
+    setting = Setting(tmp_path, f"sqlite:///{tmp_path / 'test.db'}")
+    deep: object = 1
+    for _ in range(500):
+        deep = [deep]
+    setting.recorder.put(record(choices=(Choice(parsed=deep),)))
+    good = setting.put(record())
+    with setting.database.connect() as connection:
+        assert [r.id for r in records.list_records(connection, "default")] == [good.id]
+    setting.recorder.close()
+    setting.database.dispose()

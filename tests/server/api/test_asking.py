@@ -82,7 +82,11 @@ def test_a_try_out_lays_everything_open(server: Any) -> None:
     assert shown["passages"][0]["document"] == "leave.md"
     assert shown["prompt"][0]["role"] == "system"
     assert "leave.md" in shown["prompt"][-1]["content"]
-    assert (shown["output"], shown["valid"], shown["problems"]) == ({"answer": "thirty", "sources": ["leave.md"]}, True, [])
+    assert (shown["output"], shown["valid"], shown["problems"]) == (
+        {"answer": "thirty", "sources": ["leave.md"]},
+        True,
+        [],
+    )
     assert shown["citations"][0]["document"] == "leave.md"
     assert {"retrieve", "prompt", "generate", "total"} <= shown["timings"].keys()
     assert server.http("user").get(f"/api/records/{shown['record']}").json()["skill"] == "docs"

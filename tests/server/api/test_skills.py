@@ -120,3 +120,13 @@ def test_a_folder_that_cannot_be_read_is_listed_with_its_problems(server: Any) -
     assert ready["ready"]
     assert http.delete("/api/skills/broken").status_code == 204
     assert "broken" not in names(server)
+
+
+def test_a_folder_that_is_removed_by_hand_gets_nothing_more(server: Any) -> None:
+    http = server.http()
+    assert http.post("/api/skills", json=WHOLE).status_code == 201
+    folder = server.workspace.settings.skills / "weather"
+    folder.rename(server.workspace.settings.data / "gone-weather")
+    server.workspace.library.refresh()  # the router still knows the skill
+    assert http.post("/api/ask", json={"input": "umbrella"}).json()["skill"] is None
+    server.workspace.documents.forget("default", "weather")

@@ -37,7 +37,7 @@ def test_a_routed_request_is_answered(server: Any) -> None:
     assert answer.choices[0].message.content == "Hi to you"
     assert answer.choices[0].finish_reason == "stop"
     assert answer.model == "intern/chat@base"
-    assert answer.usage and answer.usage.total_tokens == answer.usage.prompt_tokens + 3
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + 3
     about = field(answer)
     assert (about["skill"], about["adapter"], about["valid"]) == ("chat", None, True)
     assert about["route"]["confidence"] == 0.9
@@ -85,9 +85,7 @@ def test_the_usage_chunk_comes_last_when_it_is_asked_for(server: Any) -> None:
 
 def test_the_stream_helper_gathers_the_answer(server: Any) -> None:
     server.says('{"mood": "good"}')
-    with server.openai().chat.completions.stream(
-        model="intern/chat", messages=HELLO, response_format=Mood
-    ) as stream:
+    with server.openai().chat.completions.stream(model="intern/chat", messages=HELLO, response_format=Mood) as stream:
         kinds = {event.type for event in stream}
         final = stream.get_final_completion()
     assert {"chunk", "content.delta", "content.done"} <= kinds
@@ -258,11 +256,10 @@ def test_an_engine_that_fails_before_the_first_token_is_an_error_status(server: 
 def test_an_engine_that_fails_in_mid_stream_makes_the_client_raise(server: Any) -> None:
     server.says("one two three four", fail_after=2, failure=EngineFailure("it broke"))
     stream = server.openai().chat.completions.create(model="intern/chat", messages=HELLO, stream=True)
-    heard = ""
+    heard: list[str] = []
     with pytest.raises(openai.APIError, match="it broke"):
-        for chunk in stream:
-            heard += chunk.choices[0].delta.content or ""
-    assert heard == "one two"
+        heard.extend(chunk.choices[0].delta.content or "" for chunk in stream)
+    assert "".join(heard) == "one two"
 
 
 def test_a_stream_that_breaks_its_schema_makes_the_client_raise(server: Any) -> None:

@@ -1,0 +1,131 @@
+"""Data goes one way: a part imports the vocabulary and what lies before it, and the library imports no web edge.
+
+`MAY` says for every part of `intern/` what else of the house it may import, at any depth of the code. A new part must
+be entered here, which is the moment to think about where it belongs.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+VOCABULARY = {"types", "errors", "settings"}
+MAY: dict[str, set[str]] = {
+    "__init__": set(),
+    "types": set(),
+    "errors": set(),
+    "settings": set(),
+    "ownership": VOCABULARY,
+    "schema": VOCABULARY,
+    "parsers": VOCABULARY,
+    "models": VOCABULARY,
+    "engines": VOCABULARY | {"schema"},
+    "skill": VOCABULARY | {"schema"},
+    "library": VOCABULARY | {"skill"},
+    "store": VOCABULARY,
+    "routing": VOCABULARY | {"models"},
+    "knowledge": VOCABULARY | {"models", "store", "parsers"},
+    "prompt": VOCABULARY | {"skill", "engines"},
+    "pipeline": VOCABULARY | {"schema", "skill", "library", "models", "engines", "store", "prompt"},
+    "reviews": VOCABULARY | {"skill", "library", "store"},
+    "workspace": VOCABULARY
+    | {"__init__", "ownership", "schema", "skill", "library", "models", "engines", "store", "routing", "knowledge"}
+    | {"pipeline", "reviews", "machine"},
+    "machine": VOCABULARY | {"ownership", "models", "store"},
+    "doctor": VOCABULARY | {"ownership", "machine", "workspace", "models", "store"},
+}
+EDGES = {"cli"}  # of the library: it may use all of it
+
+
+def part_of(module: str) -> str:
+    """intern.engines.base -> engines"""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def imported(path: Path, root: Path = ROOT) -> set[str]:
+    """Every module that a file imports, inside functions and for type checking too."""
+    found: set[str] = set()
+    package = ".".join(path.relative_to(root).with_suffix("").parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(filter(None, (package if node.level else "", node.module or "")))
+            # `from intern import pipeline` names a module, `from intern.types import Ask` does not; both are kept.
+            found |= {base} if base != "intern" else {f"intern.{name.name}" for name in node.names}
+    return found
+
+
+def sources(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def parts() -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in sources("intern"):
+        found.setdefault(path.relative_to(ROOT / "intern").parts[0].removesuffix(".py"), []).append(path)
+    return found
+
+
+def test_there_is_a_rule_for_every_part() -> None:
+    assert parts().keys() - EDGES == MAY.keys()
+
+
+@pytest.mark.parametrize("part", sorted(MAY))
+def test_a_part_imports_only_what_lies_before_it(part: str) -> None:
+    for path in parts().get(part, ()):
+        used = {part_of(m) for m in imported(path) if m == "intern" or m.startswith("intern.")}
+        assert used - {part, "__version__"} <= MAY[part], path
+
+
+def test_the_rules_allow_no_circle() -> None:
+    done: set[str] = set()
+    while len(done) < len(MAY):
+        ready = {part for part, needs in MAY.items() if part not in done and needs <= done}
+        assert ready, f"these need each other: {sorted(MAY.keys() - done)}"
+        done |= ready
+
+
+@pytest.mark.parametrize("folder", ["intern", "server"])
+def test_the_library_imports_no_edge_and_the_edge_no_command_line(folder: str) -> None:
+    never = {"intern": ("server", "tests", "benchmarks"), "server": ("intern.cli", "tests", "benchmarks")}[folder]
+    for path in sources(folder):
+        for module in imported(path):
+            assert not any(module == name or module.startswith(f"{name}.") for name in never), (path, module)
+
+
+@pytest.mark.parametrize("module", ["fastapi", "starlette"])
+def test_no_web_framework_in_the_library(module: str) -> None:
+    for path in sources("intern"):
+        assert not any(name == module or name.startswith(f"{module}.") for name in imported(path)), path
+
+
+def test_only_settings_reads_the_environment() -> None:
+    """Nothing deep inside reads it; setting a variable for a library that only knows variables is something else."""
+    for path in (*sources("intern"), *sources("server")):
+        if path.relative_to(ROOT).parts[:2] == ("intern", "cli") or path.name == "settings.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            reads = isinstance(node, ast.Call) and ast.unparse(node.func) in ("os.getenv", "os.environ.get")
+            reads |= (
+                isinstance(node, ast.Subscript)
+                and isinstance(node.ctx, ast.Load)
+                and ast.unparse(node.value) == "os.environ"
+            )
+            system = "COMSPEC" in ast.unparse(node)  # where Windows lies is the system's to say, and no setting
+            assert system or not reads, f"{path}:{getattr(node, 'lineno', 0)}"
+
+
+def test_the_check_sees_every_kind_of_import(tmp_path: Path) -> None:
+    probe = tmp_path / "intern" / "probe.py"
+    probe.parent.mkdir()
+    probe.write_text(
+        "import intern.store.keys, os\nfrom intern import doctor\nfrom . import cli\n"
+        "def f():\n    from intern.engines.base import Token\n"
+    )
+    found = imported(probe, tmp_path)
+    assert found == {"intern.store.keys", "os", "intern.doctor", "intern.cli", "intern.engines.base"}

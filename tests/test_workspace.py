@@ -1,0 +1,97 @@
+"""A workspace opens its costly parts once, at first use, and keeps them in step with the folders."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from intern.engines.fake import FakeEngine
+from intern.errors import WorkspaceBusy
+from intern.models.fake import HashEmbedder
+from intern.settings import Settings
+from intern.skill import write_skill
+from intern.workspace import Workspace
+
+THREADS = 8
+
+
+def test_many_threads_that_ask_at_once_get_one_index(tmp_path: Path) -> None:
+    workspace = Workspace(Settings(home=tmp_path), engine=FakeEngine(), embedder=HashEmbedder())
+    assert not {"knowledge", "router", "embedder"} & workspace.__dict__.keys()
+    together = Barrier(THREADS)
+
+    def ask(_: int) -> tuple[int, int]:
+        together.wait()
+        return id(workspace.knowledge), id(workspace.router)
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        assert len(set(threads.map(ask, range(THREADS)))) == 1
+    workspace.knowledge.close()
+    workspace.recorder.close()
+    workspace.database.dispose()
+    workspace.ownership.release()
+
+
+def opened(home: Path) -> Workspace:
+    return Workspace(Settings(home=home), engine=FakeEngine(), embedder=HashEmbedder())
+
+
+def closed(workspace: Workspace) -> None:
+    asyncio.run(workspace.close())
+
+
+SPEC = {"title": "Leave", "description": "Questions about holidays.", "instructions": "I"}
+
+
+def test_held_out_examples_do_not_teach_the_router(tmp_path: Path) -> None:
+    rows = [
+        {"input": "zebra crossing rules", "output": "x", "split": "train"},
+        {"input": "quantum accordion", "output": "x", "split": "heldout"},
+    ]
+    write_skill(tmp_path / "skills", "leave", SPEC, examples=rows)
+    workspace = opened(tmp_path)
+    try:
+        assert workspace.routes.route("default", "zebra crossing rules").nearest == "zebra crossing rules"
+        assert workspace.routes.route("default", "quantum accordion").nearest != "quantum accordion"
+    finally:
+        closed(workspace)
+
+
+def test_what_changes_in_a_folder_is_used_without_a_restart(tmp_path: Path) -> None:
+    workspace = opened(tmp_path)
+    try:
+        assert workspace.routes.route("default", "holidays").skill is None
+        skill = write_skill(tmp_path / "skills", "leave", SPEC | {"retrieval": {"enabled": True}})
+        skill.docs.mkdir()
+        (skill.docs / "leave.md").write_text("# Leave\n\nEveryone has thirty days of holidays a year.\n")
+        workspace.refresh()
+        workspace.routes.catch_up()
+        assert [s.name for s in workspace.library.all("default")] == ["leave"]
+        found = workspace.documents.retrieve("default", "leave", "holidays a year", limit=3)
+        assert [p.document for p in found] == ["leave.md"]
+        (skill.docs / "leave.md").write_text("# Leave\n\nEveryone has forty days of holidays a year.\n")
+        workspace.refresh()
+        workspace.documents.catch_up()
+        (passage,) = workspace.documents.retrieve("default", "leave", "holidays a year", limit=3)
+        assert "forty" in passage.text
+        shutil.rmtree(skill.folder)
+        workspace.refresh()
+        assert workspace.library.all("default") == []
+        assert workspace.knowledge.documents("default", "leave") == []
+    finally:
+        closed(workspace)
+
+
+def test_a_second_process_cannot_open_the_workspace(tmp_path: Path) -> None:
+    workspace = opened(tmp_path)
+    try:
+        with pytest.raises(WorkspaceBusy):
+            opened(tmp_path)
+    finally:
+        closed(workspace)
+    closed(opened(tmp_path))
