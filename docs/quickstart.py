@@ -149,7 +149,7 @@ def tour(client: openai.OpenAI, page: Page) -> None:
     answer = ask(client, OUTSIDE)
     message = answer.choices[0].message
     check("an out-of-scope request is declined", field(answer)["skill"] is None, field(answer))
-    check("... and says why", bool(message.refusal) and "Closest" in str(message.refusal), message.refusal)
+    check("... and says why", "closest" in str(message.refusal).lower(), message.refusal)
     show(page, OUTSIDE, answer)
 
 

@@ -8,6 +8,7 @@ BM25 as in Lucene (Kamphuis et al., 2020) through bm25s (Lu, 2024), on numpy alo
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections import OrderedDict
@@ -57,6 +58,8 @@ class LexicalIndex:
     def __init__(self, passages: Iterable[tuple[str, str]]) -> None:
         """`passages` are (id, text)."""
         import bm25s
+
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
 
         self.ids: list[str] = []
         self._vocabulary: dict[str, int] = {}

@@ -51,7 +51,7 @@ def limit_processor(seconds: float) -> None:
 
 def forbid(event: str, arguments: tuple[Any, ...]) -> None:
     """Audit hook: no network, no processes, no writing. A second fence, for libraries that act in good faith."""
-    if event == "xopen":
+    if event == "open":
         mode, flags = arguments[1], arguments[2]
         writes = isinstance(mode, str) and any(letter in mode for letter in "wax+")
         if writes or (isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
