@@ -63,7 +63,7 @@ def windows(texts: dict[str, str], characters: int) -> list[Span]:
 
 def semchunk(texts: dict[str, str], embedder: Embedder, size: int) -> list[Span]:
     """The semchunk package's chunks of at most `size` tokens."""
-    from semchunk import chunkerify
+    from semchunk.semchunk import chunkerify
 
     chunker = chunkerify(embedder.count_tokens, size)
     return [(name, a, b) for name, text in texts.items() for a, b in _offsets(chunker, text)]

@@ -17,7 +17,12 @@ from cli.owning import Owner
 def start(owner: Owner, *arguments: str, **streams: Any) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "INTERN_HOME": str(owner.home), "TERM": "xterm", "COLUMNS": "200"}
     command = [sys.executable, "-m", "intern.cli", *arguments]
-    return subprocess.Popen(command, env=environment, **streams)
+    # Where the tests themselves run in the background, SIGINT is ignored, and children inherit that.
+    return subprocess.Popen(command, env=environment, preexec_fn=_heed_interrupts, **streams)
+
+
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def on_a_terminal(owner: Owner, *arguments: str) -> tuple[int, str]:
