@@ -53,7 +53,7 @@ _MAIL_USUAL = {b"from", b"to", b"subject", b"date"}
 _HTML_START = re.compile(
     r"\s*(<\?xml[^>]*>\s*)?(<!--.{0,2000}?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.I | re.S
 )
-_ATX = re.compile(r"^(#{1,6}) +\S.*$", re.M)
+_ATX = re.compile(r"#{1,6} +\S")
 
 
 def extension(name: str) -> str:
@@ -135,14 +135,12 @@ def _zip_kind(name: str, data: bytes) -> Kind:
 
 
 def _has_markdown_headings(text: str) -> bool:
-    """Two headings or more, each after an empty line, none right under another: comments in scripts stand in runs."""
-    count, end = 0, -2
-    for match in _ATX.finditer(text):
-        if match.start() and text[max(0, match.start() - 2) : match.start()].strip(" \r\t") != "\n\n":
-            before = text[: match.start()][-200:].rstrip("\n\r\t ")
-            if text[: match.start()][-200:][len(before) :].count("\n") < 2:
+    """Two headings or more, and each after an empty line: comments in scripts stand in runs."""
+    count, before = 0, ""
+    for line in text.splitlines():
+        if _ATX.match(line):
+            if before.strip():
                 return False
-        if match.start() - end <= 1:
-            return False
-        count, end = count + 1, match.end()
+            count += 1
+        before = line
     return count >= 2

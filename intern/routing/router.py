@@ -121,7 +121,12 @@ class Router:
         state = self._states.get(team)
         if state is None or not state.skills:
             return abstained("There is no skill yet that could take requests.")
-        return state.route(self.embed(text) if vector is None else vector, refuse_rate=self._refuse_rate, among=among)
+        return state.route(
+            beginning(text, self._longest),
+            self.embed(text) if vector is None else vector,
+            refuse_rate=self._refuse_rate,
+            among=among,
+        )
 
     @property
     def _longest(self) -> int:

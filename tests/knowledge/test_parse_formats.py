@@ -49,6 +49,7 @@ def test_normalising_keeps_every_visible_character() -> None:
         normalise("Zoe\u0308 \U0001f469\u200d\U0001f4bb 中文 עברית ٣\u00a0%")
         == "Zoë \U0001f469\u200d\U0001f4bb 中文 עברית ٣ %"
     )
+    assert normalise("½ ﬁ ① m² Ⅳ") == "½ ﬁ ① m² Ⅳ"
 
 
 def test_instructions_hidden_in_tag_characters_are_gone(parser: Parser) -> None:
@@ -254,7 +255,8 @@ class TestMail:
         b"--Y\r\nContent-Type: text/html\r\n\r\n<p>hello rich</p>\r\n--Y--\r\n"
         b"--X\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment; "
         b'filename="../../etc/rates.pdf"\r\n\r\n'
-        b"SECRET-CONTENT\r\n--X--\r\n"
+        b"SECRET-CONTENT\r\n--X\r\nContent-Type: text/plain\r\n"
+        b"Content-Disposition: attachment; filename=notes.txt\r\n\r\nATTACHED-TEXT\r\n--X--\r\n"
     )
 
     def test_subject_people_plain_body_and_names_of_attachments(self, parser: Parser) -> None:
@@ -263,7 +265,7 @@ class TestMail:
         assert outline(document) == [(1, "Grüße aus Ellery")]
         assert document.text == (
             "Grüße aus Ellery\nFrom: Jürgen <j@x.test>\nTo: office@y.test\nDate: Mon, 02 Nov 2026 10:00:00 +0000\n\n"
-            "héllo plain\n\nAttachments: ../../etc/rates.pdf"
+            "héllo plain\n\nAttachments: ../../etc/rates.pdf, notes.txt"
         )
 
     def test_html_is_read_where_there_is_no_plain_body(self, parser: Parser) -> None:

@@ -47,6 +47,12 @@ def test_a_higher_rate_never_refuses_less(one: float, other: float, calibration:
     assert 0 <= calibration.threshold(low) <= calibration.threshold(high) <= 0.8
 
 
+def test_a_misleading_feature_counts_for_nothing_rather_than_against() -> None:
+    values, right, kind = measured(2000, seed=3)
+    values[:, 3] = np.where(kind == 0, 0.3, 0.9) + np.random.default_rng(0).normal(0, 0.1, len(kind))
+    assert fit_model(values, right, kind).coefficients[:-1].min() >= 0
+
+
 def test_rate_zero_refuses_nothing() -> None:
     assert BUILT_IN.threshold(0.0) == FITTED.threshold(0.0) == 0.0
 

@@ -45,9 +45,9 @@ def test_more_neighbours_never_mean_more_similarity(seed: int, count: int) -> No
 def clustered(random: np.random.Generator, rows: int) -> tuple[Vectors, npt.NDArray[np.int32], Vectors]:
     """Rows around 300 centres, each centre a cell of one of 30 skills; and requests near some rows."""
     cells = random.integers(300, size=rows).astype(np.int32)
-    vectors = units(random, 300)[cells] + 0.1 * random.standard_normal((rows, DIMENSION)).astype(np.float32)
+    vectors = units(random, 300)[cells] + 0.15 * random.standard_normal((rows, DIMENSION)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    queries = vectors[::97] + 0.05 * random.standard_normal((len(vectors[::97]), DIMENSION)).astype(np.float32)
+    queries = vectors[::97] + 0.1 * random.standard_normal((len(vectors[::97]), DIMENSION)).astype(np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     return vectors.astype(np.float32), cells, queries.astype(np.float32)
 
