@@ -197,9 +197,8 @@ def main() -> None:
 
 
 def _outline(text: str) -> list[str]:
-    """What must be the same on every machine: headings, requests, models and cited documents, not the model's words."""
-    lines = [line for line in text.splitlines() if re.match(r"(#|>|model )", line)]
-    return lines + re.findall(r"^cites +(\S+),", text, re.M)
+    """What must be the same on every machine: headings, requests and models, not the model's words."""
+    return [line for line in text.splitlines() if re.match(r"(#|>|model )", line)]
 
 
 if __name__ == "__main__":
