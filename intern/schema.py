@@ -94,7 +94,7 @@ def parse_json(text: str) -> tuple[Json, tuple[str, ...]]:
         return None, ("not valid JSON: it holds half of a surrogate pair",)
     except (ValueError, RecursionError) as error:
         return None, (f"not valid JSON: {error}",)
-    if _depth_exceeds(value, MAX_VALUE_DEPTH):
+    if deeper_than(value, MAX_VALUE_DEPTH):
         return None, (f"nests deeper than {MAX_VALUE_DEPTH} levels",)
     return value, ()
 
@@ -269,7 +269,8 @@ def _finite(text: str) -> float:
     return number
 
 
-def _depth_exceeds(value: Json, limit: int) -> bool:
+def deeper_than(value: Json, limit: int) -> bool:
+    """Whether a JSON value nests deeper than `limit` levels; without recursion, so at any depth."""
     level = [value]
     for _ in range(limit + 1):
         level = [

@@ -11,6 +11,7 @@ import math
 import re
 
 from intern.errors import InvalidInput
+from intern.schema import deeper_than
 from intern.types import Json
 
 MAX_DEPTH = 64  # serialisers give up or overflow somewhere beyond 200
@@ -33,7 +34,7 @@ def parse(body: bytes) -> Json:
         raise InvalidInput(_too_deep()) from error
     except ValueError as error:
         raise InvalidInput(f"The body is not valid JSON: {error}.") from error
-    if _deeper_than(value, MAX_DEPTH):
+    if deeper_than(value, MAX_DEPTH):
         raise InvalidInput(_too_deep())
     if _SUSPECT.search(body):
         _check_text(value)
@@ -47,21 +48,6 @@ def is_text(text: str) -> bool:
 
 def _too_deep() -> str:
     return f"The body nests deeper than {MAX_DEPTH} levels."
-
-
-def _deeper_than(value: Json, limit: int) -> bool:
-    level = [value]
-    for _ in range(limit + 1):
-        level = [
-            child
-            for node in level
-            if isinstance(node, dict | list)
-            for child in (node.values() if isinstance(node, dict) else node)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def _check_text(value: Json) -> None:
