@@ -52,7 +52,7 @@ def main() -> None:
         command = [sys.executable, "-m", "intern.cli", "up"]
         with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as server:
             client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers={"authorization": f"Bearer {KEY}"})
-            while True:
+            while time.perf_counter() - began < 300:
                 try:
                     if client.get("/readyz").status_code == 200:
                         break
@@ -60,6 +60,9 @@ def main() -> None:
                     if server.poll() is not None:
                         sys.exit("the server ended before it was ready")
                 time.sleep(0.05)
+            else:
+                server.kill()
+                sys.exit("the server was not ready after 300 s")
             ready = time.perf_counter() - began
             pids = family(server.pid)
             idle = sum(kilobytes(p, "Rss") for p in pids) / 1000

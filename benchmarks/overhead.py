@@ -20,6 +20,7 @@ from pathlib import Path
 
 from benchmarks import report
 from intern.engines.base import EngineRequest
+from intern.pipeline import decoding_schema
 from intern.settings import Settings
 from intern.store.records import get_record
 from intern.types import Ask, Message, Sampling
@@ -48,9 +49,10 @@ async def measure(workspace: Workspace, texts: list[str], skill: str | None, pai
         workspace.recorder.flush()
         with workspace.database.connect() as connection:
             record = get_record(connection, "default", answer.record)
-        schema = workspace.library.get("default", answer.skill or "").schema
+        served = workspace.library.get("default", answer.skill or "")
+        shown = sorted({p.document for p in record.passages})
         request = EngineRequest(
-            messages=record.prompt, sampling=record.sampling, schema_=schema.schema if schema else None
+            messages=record.prompt, sampling=record.sampling, schema_=decoding_schema(served, served.schema, shown)
         )
         await bare(workspace, request)  # both sides of the pair find the same prompt in the cache
 

@@ -7,6 +7,7 @@ nothing of routing or documents: `refresh` reports what changed, and the workspa
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from intern.skill import NAME, Skill, read_skill
 from intern.types import DEFAULT_TEAM, Model
 
 _FILES = ("skill.yaml", "examples.jsonl", "utterances.txt")
+
+log = logging.getLogger(__name__)
 
 Signature = tuple[tuple[str, int, int], ...]
 
@@ -98,6 +101,10 @@ class SkillLibrary:
                 skill = read_skill(folder)
             except SkillInvalid as error:
                 problems[key] = tuple(error.problems)
+                continue
+            except Exception as error:  # whatever one folder holds, the others go on
+                log.exception("skill %s could not be read", key[1])
+                problems[key] = (f"the folder could not be read: {type(error).__name__}: {error}"[:300],)
                 continue
             problems.pop(key, None)
             (changed if key in skills else added).add(key)

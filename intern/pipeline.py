@@ -231,7 +231,7 @@ class Pipeline:
             )
         work.passages = work.prompt.passages
         work.notes += work.prompt.notes
-        work.decoding = self._decoding(work, skill)
+        work.decoding = decoding_schema(skill, work.schema, sorted({p.document for p in work.passages}))
         work.sampling = _sampling(skill, ask.sampling, work.prompt.max_tokens)
         return True
 
@@ -265,15 +265,6 @@ class Pipeline:
                 param="response_format",
             )
         return skill.schema
-
-    def _decoding(self, work: _Work, skill: Skill) -> Mapping[str, Json] | None:
-        """The schema for decoding: where a field cites documents, only those that were shown can be written."""
-        if work.schema is None:
-            return None
-        name = skill.spec.retrieval.citations
-        if name is None or work.schema is not skill.schema:
-            return work.schema.schema
-        return cite_only(work.schema.schema, name, sorted({p.document for p in work.passages}))
 
     def _request(self, work: _Work, extra: Sequence[Message] = (), max_tokens: int | None = None) -> EngineRequest:
         assert work.prompt is not None
@@ -543,6 +534,16 @@ def _sampling(skill: Skill, asked: Sampling, max_tokens: int) -> Sampling:
             "n": 1,
         }
     )
+
+
+def decoding_schema(skill: Skill, schema: OutputSchema | None, documents: Sequence[str]) -> Mapping[str, Json] | None:
+    """The schema for decoding: where a field cites documents, only those that were shown can be written."""
+    if schema is None:
+        return None
+    name = skill.spec.retrieval.citations
+    if name is None or schema is not skill.schema:
+        return schema.schema
+    return cite_only(schema.schema, name, documents)
 
 
 def cite_only(schema: Mapping[str, Json], field: str, documents: Sequence[str]) -> Mapping[str, Json]:

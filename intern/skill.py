@@ -29,6 +29,7 @@ from intern.types import Example, Json, Message, Metric, Model, Split
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 RESERVED = frozenset({"auto", "base"})
 MAX_FILE = 50_000_000
+_LONG_NUMBER = "not valid JSON: a number of thousands of digits"
 
 
 class Retrieval(Model):
@@ -240,7 +241,14 @@ def _explain(error: Any, node: yaml.Node | None) -> str:
         known = _keys_at(loc[:-1])
         near = difflib.get_close_matches(str(loc[-1]), known, n=1)
         return f"{place} is unknown; " + (f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known)}")
-    return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]}, not {json.dumps(error['input'], default=str)[:80]}"
+    return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]}, not {_shown(error['input'])}"
+
+
+def _shown(value: object) -> str:
+    try:
+        return json.dumps(value, default=str)[:80]
+    except (TypeError, ValueError):  # YAML has keys that JSON has not
+        return repr(value)[:80]
 
 
 def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
@@ -266,6 +274,8 @@ def _read_schema(folder: Path, spec: SkillSpec, problems: list[str]) -> OutputSc
         return check_schema(json.loads(text))
     except json.JSONDecodeError as error:
         problems.append(f"{spec.output}:{error.lineno}: not valid JSON: {error.msg}")
+    except ValueError:
+        problems.append(f"{spec.output}: {_LONG_NUMBER}")
     except RecursionError:
         problems.append(f"{spec.output}: nests too deep")
     except SchemaRefused as error:
@@ -307,6 +317,10 @@ def parse_example(value: Json, schema: OutputSchema | None, *, check_output: boo
     if not isinstance(value, dict):
         raise InvalidInput('an example must be an object {"input": ..., "output": ...}')
     try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput("half of a surrogate pair (\\ud800 to \\udfff) stands alone; this is no text") from error
+    try:
         row = _Row.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
@@ -342,6 +356,8 @@ def _read_examples(
             example = parse_example(json.loads(line), schema, check_output=check_output)
         except json.JSONDecodeError as error:
             problems.append(f"{place}: not valid JSON: {error.msg} (column {error.colno}); one object a line")
+        except ValueError:
+            problems.append(f"{place}: {_LONG_NUMBER}")
         except RecursionError:
             problems.append(f"{place}: nests too deep")
         except InvalidInput as error:

@@ -12,12 +12,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
 
 from intern.engines.base import Engine
+from intern.errors import NotFound
 from intern.knowledge import Ingested, Knowledge, Upload, open_index
 from intern.knowledge.parse import Parser
 from intern.library import SkillLibrary
@@ -28,6 +29,7 @@ from intern.ownership import Ownership
 from intern.pipeline import Pipeline
 from intern.reviews import Reviews
 from intern.routing.router import Router, SkillTexts
+from intern.routing.texts import standing
 from intern.settings import Settings
 from intern.store import records
 from intern.store.engine import open_database
@@ -83,7 +85,7 @@ class Workspace:
         self.documents = _Documents(self)
         self.engine = engine or open_engine(settings)
         self._given_embedder = embedder
-        self._watcher: asyncio.Task[None] | None = None
+        self._watchers: list[asyncio.Task[None]] = []
         self.pipeline = Pipeline(
             library=self.library,
             router=self.routes,
@@ -141,13 +143,18 @@ class Workspace:
 
     def start(self) -> None:
         """Begin to watch the skill folders and to expire old records."""
-        if self._watcher is None:
-            self._watcher = asyncio.create_task(self._watch())
+        if not self._watchers:
+            for seconds, work in (
+                (_WATCH_SECONDS, self._tend),
+                (_WATCH_SECONDS, self.documents.catch_up),  # may take minutes: skills and routes must not wait for it
+                (_EXPIRE_SECONDS, self._expire),
+            ):
+                self._watchers.append(asyncio.create_task(_repeat(seconds, work)))
 
     async def close(self) -> None:
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.gather(self._watcher, return_exceptions=True)
+        for watcher in self._watchers:
+            watcher.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
         await self.engine.close()
         await asyncio.to_thread(self.recorder.close)
         if "knowledge" in self.__dict__:
@@ -158,9 +165,10 @@ class Workspace:
     def refresh(self) -> None:
         """Take over what changed in the skill folders. Blocking; called by the watcher and after writes."""
         changes = self.library.refresh()
-        for team, skill in sorted(changes.removed):
-            log.info("skill %s was removed", skill)
-            self.documents.forget(team, skill)
+        for _, skill in sorted(changes.removed):
+            # Its documents, examples and records stay: a folder can be gone for a moment (a volume, a checkout).
+            # Only DELETE /api/skills deletes them.
+            log.info("the folder of skill %s is gone: it serves no more", skill)
         for team, skill in sorted(changes.added | changes.changed):
             log.info("skill %s was read", skill)
             self.documents.outdate(team, skill)
@@ -172,29 +180,24 @@ class Workspace:
         for team in changes.teams:
             self.routes.outdate(team)
 
-    async def _watch(self) -> None:
-        expired = 0.0
-        while True:
-            try:
-                await asyncio.to_thread(self._tend)
-                expired -= _WATCH_SECONDS
-                if expired <= 0:
-                    expired = _EXPIRE_SECONDS
-                    await asyncio.to_thread(self._expire)
-            except Exception:
-                log.exception("tending the workspace failed; trying again")
-            await asyncio.sleep(_WATCH_SECONDS)
-
     def _tend(self) -> None:
         self.refresh()
         self.routes.catch_up()
-        self.documents.catch_up()
 
     def _expire(self) -> None:
         with self.database.begin() as connection:
             gone = records.expire_records(connection, self.settings.record_days)
         if gone:
             log.info("%d records older than %d days were deleted", gone, self.settings.record_days)
+
+
+async def _repeat(seconds: float, work: Callable[[], None]) -> None:
+    while True:
+        try:
+            await asyncio.to_thread(work)
+        except Exception:
+            log.exception("tending the workspace failed; trying again")
+        await asyncio.sleep(seconds)
 
 
 class _Routes:
@@ -237,13 +240,18 @@ class _Routes:
     def catch_up(self) -> None:
         for team in tuple(self._stale & self._fitted):
             with self._lock:
-                self._fit(team)
+                self._stale.discard(team)  # first: what changes from here on makes it stale again
+                try:
+                    self._fit(team)
+                except Exception:
+                    self._stale.add(team)
+                    raise
 
     def _fit(self, team: str) -> None:
-        self._stale.discard(team)
         workspace = self._workspace
+        known = workspace.router.learned(team)
         with workspace.database.connect() as connection:
-            learned = records.list_utterances(connection, team)
+            learned = standing(records.list_utterances(connection, team))
             examples = {s.name: records.list_examples(connection, team, s.name) for s in workspace.library.all(team)}
         texts = [
             SkillTexts(
@@ -266,7 +274,7 @@ class _Routes:
         ]
         outside = [text for name, not_name, text in learned if name is None and not_name is None]
         wrong = [(text, not_name) for _, not_name, text in learned if not_name is not None]
-        workspace.router.fit(team, texts, out_of_scope=outside, wrong=wrong)
+        workspace.router.fit(team, texts, out_of_scope=outside, wrong=wrong, known=known)
         self._fitted.add(team)
 
 
@@ -275,7 +283,8 @@ class _Documents:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._lock = threading.Lock()
+        self._guard = threading.Lock()
+        self._locks: dict[tuple[str, str], threading.Lock] = {}  # of one skill, while its folder is taken in
         self._current: set[tuple[str, str]] = set()
         self._stale: set[tuple[str, str]] = set()
         self.problems: Mapping[tuple[str, str], tuple[str, ...]] = {}
@@ -288,7 +297,7 @@ class _Documents:
 
     def ensure(self, team: str, skill: str) -> None:
         if (team, skill) not in self._current:
-            with self._lock:
+            with self._lock(team, skill):
                 if (team, skill) not in self._current:
                     self._sync(team, skill)
 
@@ -296,37 +305,59 @@ class _Documents:
         self._stale.add((team, skill))
 
     def catch_up(self) -> None:
+        failed: Exception | None = None
         for key in tuple(self._stale & self._current):
-            with self._lock:
-                self._sync(*key)
+            with self._lock(*key):
+                self._stale.discard(key)  # first: what changes from here on makes it stale again
+                try:
+                    self._sync(*key)
+                except NotFound:  # its folder has gone meanwhile
+                    self._current.discard(key)
+                except Exception as error:  # the others need not wait for it
+                    self._stale.add(key)
+                    failed = error
+        if failed is not None:
+            raise failed
 
     def forget(self, team: str, skill: str) -> None:
         self._current.discard((team, skill))
         self._workspace.knowledge.forget(team, skill)
 
     def _sync(self, team: str, skill: str) -> None:
-        self._stale.discard((team, skill))
         workspace = self._workspace
         folder = workspace.library.get(team, skill).docs
-        names = [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if _is_document(p)]
+        names = [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if _is_document(p, folder)]
         limit = workspace.settings.upload_bytes
-        uploads = (Upload(name=n, data=_read(folder / n, limit)) for n in names)
+        unreadable: list[str] = []
+
+        def uploads() -> Iterator[Upload]:
+            for name in names:
+                try:
+                    yield Upload(name=name, data=_read(folder / name, limit))
+                except OSError as error:  # the version stored before stays, since its name is among `names`
+                    unreadable.append(f"{name}: it cannot be read: {error.strerror}")
+
         results: list[Ingested] = []
         if names:
-            results = workspace.knowledge.ingest(team, skill, uploads, source=FOLDER_SOURCE)
+            results = workspace.knowledge.ingest(team, skill, uploads(), source=FOLDER_SOURCE)
         gone = workspace.knowledge.prune(team, skill, FOLDER_SOURCE, names)
         new = sum(r.status in ("added", "replaced") for r in results)
         if new or gone:
             log.info("skill %s: %d documents read, %d gone", skill, new, len(gone))
-        refused = tuple(f"{r.name}: {r.problem}" for r in results if r.status == "refused")
+        refused = (*unreadable, *(f"{r.name}: {r.problem}" for r in results if r.status == "refused"))
         for problem in refused:
             log.warning("skill %s: %s", skill, problem)
-        self.problems = {**self.problems, (team, skill): refused}
+        with self._guard:
+            self.problems = {**self.problems, (team, skill): refused}
         self._current.add((team, skill))
 
+    def _lock(self, team: str, skill: str) -> threading.Lock:
+        with self._guard:
+            return self._locks.setdefault((team, skill), threading.Lock())
 
-def _is_document(path: Path) -> bool:
-    return path.is_file() and not any(part.startswith(".") for part in path.parts[-2:])
+
+def _is_document(path: Path, folder: Path) -> bool:
+    return path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _read(path: Path, limit: int) -> bytes:

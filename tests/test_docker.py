@@ -45,7 +45,9 @@ def test_what_is_copied_is_in_the_repository_and_reaches_the_build() -> None:
     sources = [word for copy in instructions("COPY") if "--from" not in copy for word in copy.split()[:-1]]
     assert {"intern", "server", "skills", "pyproject.toml"} <= set(sources)
     for source in sources:
-        tracked = subprocess.run(["git", "ls-files", source], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        tracked = subprocess.run(
+            ["git", "ls-files", source], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
         assert tracked, f"COPY {source}: no such tracked file"
         assert source.split("/")[0] not in ignored
 

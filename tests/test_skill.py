@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from intern.cli.check import check_folder
+from intern.cli.init import find_starters
 from intern.errors import Conflict, SkillInvalid
 from intern.library import SkillLibrary
-from intern.skill import read_skill, write_skill
+from intern.skill import Skill, read_skill, write_skill
 
 GOOD = "title: T\ndescription: D\ninstructions: I\n"
 SCHEMA = {"type": "object", "properties": {"label": {"enum": ["a", "b"]}}, "required": ["label"]}
@@ -40,6 +43,7 @@ BROKEN = {
         "skill.yaml:5: key 'retrieval.passage' is unknown; did you mean 'passages'",
     ),
     "a missing key": ("title: T\ninstructions: I\n", "key 'description' is missing"),
+    "a key that JSON has not": (GOOD.replace("I\n", "{2024-01-01: x}\n"), "skill.yaml:3: key 'instructions'"),
     "a wrong type": (GOOD + "generation:\n  max_tokens: many\n", "skill.yaml:5: key 'generation.max_tokens'"),
     "a value out of range": (GOOD + "review: {rate: 2}\n", "skill.yaml:4: key 'review.rate'"),
     "a key twice": (GOOD + "title: Again\n", "skill.yaml:4: key 'title' stands twice"),
@@ -146,3 +150,46 @@ def test_teams_have_folders_of_their_own(tmp_path: Path) -> None:
     library.refresh()
     assert [s.name for s in library.all("blue")] == ["theirs"]
     assert library.all("default") == []
+
+
+def test_a_folder_that_no_reader_foresaw_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder(tmp_path / "skills", name="good")
+    folder(tmp_path / "skills", name="odd")
+
+    def read(path: Path) -> Skill:
+        if path.name == "odd":
+            raise ZeroDivisionError("whatever it was")
+        return read_skill(path)
+
+    monkeypatch.setattr("intern.library.read_skill", read)
+    library = SkillLibrary(tmp_path)
+    library.refresh()
+    assert [s.name for s in library.all("default")] == ["good"]
+    assert "whatever it was" in library.problems()["default", "odd"][0]
+
+
+@pytest.mark.parametrize(
+    "starter", sorted(p.parent for p in find_starters().glob("*/skill.yaml")), ids=lambda p: p.name
+)
+def test_a_starter_skill_can_be_used_as_it_is(starter: Path) -> None:
+    report = check_folder(starter)
+    assert report.problems == ()
+    assert report.warnings == ()
+    skill = read_skill(starter)
+    held_out = [e for e in skill.examples if e.split == "heldout"]
+    assert len(skill.examples) >= 60
+    assert len(held_out) >= 20
+    assert len(skill.utterances) >= 20
+    known = {" ".join(re.findall(r"\w+", u.casefold())) for u in skill.utterances}
+    assert not [e.text for e in held_out if " ".join(re.findall(r"\w+", e.text.casefold())) in known]
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ('{"input": "a", "output": ' + "9" * 5000 + "}", "examples.jsonl:1: not valid JSON: a number of thousands"),
+        ('{"input": "half \\ud800", "output": "x"}', "examples.jsonl:1: half of a surrogate pair"),
+    ],
+)
+def test_a_row_that_no_store_or_answer_could_carry_is_refused(tmp_path: Path, row: str, problem: str) -> None:
+    assert problems(folder(tmp_path, examples__jsonl=row))[0].startswith(problem)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 # default of 100, 0.999 at 200, above 0.9999 at 400, in 0.8 to 1.0 ms. benchmarks/retrieval.py measures it.
 EF_SEARCH = 400
 EF_CONSTRUCTION = 200
+_ATTEMPTS = 5
 _BATCH = 1000  # vectors a call; Chroma's own limit depends on its SQLite
 
 
@@ -100,27 +102,28 @@ class ChromaIndex:
         return [Space(m["team"], m["skill"], m["embedder"]) for m in about if {"team", "skill", "embedder"} <= m.keys()]
 
     def ids(self, space: Space) -> set[str]:
-        collection = self._find(space)
-        return set() if collection is None else set(_try(collection.get, include=[])["ids"])
+        found = self._on(space, methodcaller("get", include=[]))
+        return set() if found is None else set(found["ids"])
 
     def put(self, space: Space, ids: Sequence[str], vectors: Vectors) -> None:
         if not ids:
             return
         with self._writing:
-            collection = self._make(space)
             for at in range(0, len(ids), _BATCH):
-                _try(collection.upsert, ids=list(ids[at : at + _BATCH]), embeddings=vectors[at : at + _BATCH])
+                some = slice(at, at + _BATCH)
+                self._on(space, methodcaller("upsert", ids=list(ids[some]), embeddings=vectors[some]), make=True)
 
     def delete(self, space: Space, ids: Collection[str]) -> None:
         with self._writing:
-            collection = self._find(space)
-            if collection is not None and ids:
-                listed = sorted(ids)
-                for at in range(0, len(listed), _BATCH):
-                    _try(collection.delete, ids=listed[at : at + _BATCH])
+            listed = sorted(ids)
+            for at in range(0, len(listed), _BATCH):
+                self._on(space, methodcaller("delete", ids=listed[at : at + _BATCH]))
 
     def search(self, space: Space, queries: Vectors, limit: int) -> list[list[Hit]]:
-        found = self._query(space, queries, limit) if len(queries) else None
+        found = None
+        if len(queries):
+            query = methodcaller("query", query_embeddings=list(queries), n_results=limit, include=["distances"])
+            found = self._on(space, query)
         if found is None:
             return [[] for _ in queries]
         return [
@@ -139,17 +142,24 @@ class ChromaIndex:
         self._collections.clear()
         self._client.close()
 
-    def _query(self, space: Space, queries: Vectors, limit: int) -> Any:
-        from chromadb.errors import NotFoundError
+    def _on(self, space: Space, call: Callable[[Any], Any], *, make: bool = False) -> Any:
+        """What `call` gives for the space's collection; None when there is none (unless `make`)."""
+        from chromadb.errors import InternalError, NotFoundError
 
-        for _ in range(2):
-            collection = self._find(space)
+        for attempt in range(_ATTEMPTS):
+            collection = self._make(space) if make else self._find(space)
             if collection is None:
                 return None
             try:
-                return collection.query(query_embeddings=list(queries), n_results=limit, include=["distances"])
-            except NotFoundError:  # dropped and made anew by someone else: the name is right, the handle is not
+                return call(collection)
+            except NotFoundError as error:  # dropped and made anew by someone else: the name is right, not the handle
                 self._collections.pop(space, None)
+                if attempt == _ATTEMPTS - 1:
+                    raise _failure(error) from error
+            except InternalError as error:
+                # Chroma's search looks up what it found one by one; what was deleted in between fails the whole.
+                if "finding id" not in str(error) or attempt == _ATTEMPTS - 1:
+                    raise _failure(error) from error
             except Exception as error:
                 raise _failure(error) from error
         return None

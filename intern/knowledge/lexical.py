@@ -103,13 +103,19 @@ class LexicalCache:
         self._loading: dict[tuple[str, str], threading.Lock] = {}
 
     def get(self, key: tuple[str, str], version: int, load: Callable[[], Sequence[tuple[str, str]]]) -> LexicalIndex:
-        """The index of `key` at `version`; `load` reads its (id, text) rows when it is not at hand."""
+        """The index of `key` at `version` or newer; `load` reads its (id, text) rows when it is not at hand. While
+        another thread is loading it, an older one where there is one."""
         with self._lock:
             found = self._take(key, version)
             if found is not None:
                 return found
+            older = self._held.get(key)
             loading = self._loading.setdefault(key, threading.Lock())
-        with loading:
+        # While documents come in, the newest index is being built most of the time: one caller builds, the others
+        # answer from the one before.
+        if not loading.acquire(blocking=older is None) and older is not None:
+            return older[1]
+        try:
             with self._lock:
                 found = self._take(key, version)
             if found is not None:
@@ -121,6 +127,8 @@ class LexicalCache:
                 while len(self._held) > 1 and sum(len(index) for _, index in self._held.values()) > self._most:
                     self._held.popitem(last=False)
             return built
+        finally:
+            loading.release()
 
     def drop(self, key: tuple[str, str]) -> None:
         with self._lock:
@@ -136,7 +144,7 @@ class LexicalCache:
 
     def _take(self, key: tuple[str, str], version: int) -> LexicalIndex | None:
         held = self._held.get(key)
-        if held is None or held[0] != version:
+        if held is None or held[0] < version:
             return None
         self._held.move_to_end(key)
         return held[1]

@@ -111,8 +111,16 @@ class Mirror:
         for space in self._index.spaces():
             strange = space.embedder != self._embedder.id or (space.team, space.skill) not in skills
             if strange and team in (None, space.team):
-                self._index.drop(space)
+                self._drop_strange(space)
         return Rebuilt(skills=len(skills), passages=passages, embedded=embedded)
+
+    def _drop_strange(self, space: Space) -> None:
+        with self._writing(space.team, space.skill):
+            with self._database.connect() as connection:  # its first documents may have come in meanwhile
+                held = (space.team, space.skill) in catalogue.skills(connection, space.team)
+            if space.embedder != self._embedder.id or not held:
+                self._index.drop(space)
+                self._checked.discard((space.team, space.skill))
 
     def _repair(self, team: str, skill: str, *, expected: bool = False) -> int:
         """Make the vector index hold exactly SQL's passages; how many had to be embedded anew. Needs the lock."""

@@ -51,7 +51,7 @@ _MAIL_HEADER = re.compile(rb"([A-Za-z][A-Za-z0-9-]{1,60}):[ \t\r\n]")
 _MAIL_SURE = {b"received", b"mime-version", b"message-id", b"return-path", b"delivered-to", b"dkim-signature"}
 _MAIL_USUAL = {b"from", b"to", b"subject", b"date"}
 _HTML_START = re.compile(
-    r"\s*(<\?xml[^>]*>\s*)?(<!--.{0,2000}?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.I | re.S
+    r"\s*(<\?xml[^>]*>\s*)?(<!--(?:(?!-->).){0,2000}+-->\s*)*+<(!doctype\s+html|html|head|body)\b", re.I | re.S
 )
 _ATX = re.compile(r"#{1,6} +\S")
 

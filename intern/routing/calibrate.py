@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from intern.models.embedder import Vectors
 from intern.routing.head import Head, train
@@ -205,15 +207,19 @@ def _nonnegative_logistic(rows: Doubles, right: npt.NDArray[np.bool_], weights: 
 
 
 def _copies(vectors: Vectors, owners: Ints) -> npt.NDArray[np.int64]:
-    """A group number for each row, the same for near-copies within a skill (each joins the first row it resembles)."""
-    groups = np.arange(len(vectors))
+    """A group number for each row, the same for near-copies within a skill, and for near-copies of near-copies."""
+    first: list[npt.NDArray[np.int64]] = []
+    second: list[npt.NDArray[np.int64]] = []
     for skill in np.unique(owners):
         rows = np.flatnonzero(owners == skill)
         for start in range(0, len(rows), 1024):
             block = rows[start : start + 1024]
-            alike = vectors[block] @ vectors[rows].T >= _COPY
-            groups[block] = groups[rows[alike.argmax(axis=1)]]
-    return np.unique(groups, return_inverse=True)[1].astype(np.int64)
+            one, other = np.nonzero(vectors[block] @ vectors[rows].T >= _COPY)
+            first.append(block[one])
+            second.append(rows[other])
+    pairs = (np.concatenate(first), np.concatenate(second)) if first else (np.zeros(0, np.int64),) * 2
+    graph = coo_array((np.ones(len(pairs[0]), dtype=np.int8), pairs), shape=(len(vectors), len(vectors)))
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
 def _some(rows: npt.NDArray[np.int64], most: int, random: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -26,7 +26,7 @@ from intern.routing.texts import GENERAL, Material, SkillTexts, beginning
 from intern.types import Route
 
 # Part of the key of what is kept on disk: raise it whenever training or calibration change.
-_VERSION = "2"
+_VERSION = "3"
 _GENERAL_TEAM = "\0general"  # cannot be a team's name
 _CHARACTERS_A_TOKEN = 8  # bounds the beginning of a text that is embedded, and kept when it is learned
 _RESEMBLES = 0.6  # a general out-of-scope request this similar to a skill's text may well be in scope there
@@ -66,9 +66,11 @@ class Router:
         *,
         out_of_scope: Sequence[str] = (),
         wrong: Sequence[tuple[str, str]] = (),
+        known: int | None = None,
     ) -> None:
         """Learn the team's skills anew from everything that is known; replaces what was fitted or learned before
-        the call.
+        the call; of what was learned the first `known` (see `learned`), so that a judgement that came in while the
+        caller gathered its texts stays in use.
 
         `out_of_scope` are texts that belong to no skill, `wrong` are (text, skill) pairs that do not belong together.
         New skills and texts serve from their nearest examples as soon as they are embedded (about 1,000 short texts
@@ -79,6 +81,7 @@ class Router:
         with self._training:
             before = self._states.get(team)
             seen = len(before.learned) if before else 0
+            seen = seen if known is None else min(seen, known)
             material = Material(skills, out_of_scope, wrong, self._longest)
             key = material.key(f"{_VERSION} {self._embedder.id}")
             if before and before.complete and before.key == key:
@@ -106,6 +109,11 @@ class Router:
         with self._swap:
             state = self._states.get(team) or _empty(self._embedder.dimension, self._longest)
             self._states[team] = replace(state, learned=(*state.learned, item))
+
+    def learned(self, team: str) -> int:
+        """How many judgements are in use that no `fit` was given yet."""
+        state = self._states.get(team)
+        return len(state.learned) if state else 0
 
     def skills(self, team: str) -> tuple[str, ...]:
         """Names of the skills that the team's requests can be routed to now."""

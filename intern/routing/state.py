@@ -6,7 +6,6 @@ from beginning to end. Knows nothing of files, of training or of locks.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -16,6 +15,7 @@ from intern.models.embedder import Vectors
 from intern.routing.calibrate import BUILT_IN, Calibration, measure, outside_closeness, posterior
 from intern.routing.head import Head
 from intern.routing.index import ExampleIndex, Ints, Neighbours
+from intern.routing.texts import bare_words
 from intern.types import Candidate, Route
 
 COPY = 0.95  # a text so similar to a known one is the same request
@@ -76,7 +76,7 @@ class State:
         put("_verdict_vectors", _stack([item.vector for item in verdicts], width))
         words: dict[str, list[int]] = {}
         for number, item in enumerate(verdicts):
-            words.setdefault(_words(item.text) or item.text, []).append(number)
+            words.setdefault(bare_words(item.text), []).append(number)
         put("_verdict_words", words)
 
     def vectors_by_text(self) -> dict[str, Vectors]:
@@ -135,7 +135,7 @@ class State:
         if len(self._verdict_vectors):
             similar = self._verdict_vectors @ vector
             # Capitals and punctuation alone can take a short text's vector below that similarity.
-            similar[self._verdict_words.get(_words(text) or text, [])] = 1.0
+            similar[self._verdict_words.get(bare_words(text), [])] = 1.0
             copies = [int(n) for n in np.flatnonzero(similar >= JUDGED_COPY)]
             # The most similar judgement counts, and of several on the same text the latest. A skill's own text that
             # is nearer still counts more.
@@ -178,11 +178,6 @@ def _reason(fitting: bool, verdict: Verdict, nearest: str | None, skill: str, si
         return f"Closest to '{quoted}' ({skill}, similarity {similar:.2f})."
     why = "A reviewer said that such a request is for no skill" if verdict.nowhere else "No skill fits well enough"
     return f"{why}; the closest example is '{quoted}' ({skill}, similarity {similar:.2f})."
-
-
-def _words(text: str) -> str:
-    """The text without capitals and punctuation."""
-    return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 def _stack(vectors: list[Vectors], width: int) -> Vectors:

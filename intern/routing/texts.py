@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import numpy.typing as npt
 
 from intern.routing.index import Ints
 from intern.types import Model
+
+Judgement = tuple[str | None, str | None, str]  # skill, not_skill, text: see Router.learn
 
 GENERAL = tuple(
     line
@@ -72,6 +75,31 @@ class Material:
         from it."""
         body = json.dumps([version, self._contents, GENERAL])
         return hashlib.sha256(body.encode()).hexdigest()
+
+
+def standing(judgements: Sequence[Judgement]) -> list[Judgement]:
+    """Of (skill, not_skill, text), oldest first, those that a later judgement of the same text has not overruled.
+
+    One that says where a text belongs overrules every earlier one on it; one that only says where it does not belong
+    overrules those that had put it there.
+    """
+    kept: list[Judgement] = []
+    later: dict[str, tuple[bool, set[str]]] = {}  # by text: whether its place is settled, and where it does not belong
+    for skill, not_skill, text in reversed(judgements):
+        settled, barred = later.setdefault(bare_words(text), (False, set()))
+        if settled or skill in barred:
+            continue
+        kept.append((skill, not_skill, text))
+        if not_skill is not None:
+            barred.add(not_skill)
+        if skill is not None or not_skill is None:
+            later[bare_words(text)] = (True, barred)
+    return kept[::-1]
+
+
+def bare_words(text: str) -> str:
+    """The text without capitals and punctuation, where that leaves anything."""
+    return " ".join(re.findall(r"\w+", text.casefold())) or text
 
 
 def beginning(text: str, longest: int) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from chromadb.errors import InternalError
 
 from intern.errors import StoreFailure
 from intern.knowledge import ExactIndex, VectorIndex, open_index
@@ -118,6 +120,50 @@ def test_a_collection_dropped_and_remade_by_another_client_is_found_again(tmp_pa
     assert [hit.id for hit in two.search(SPACE, held[:1], 3)[0]] == ["a", "b"]
     one.close()
     two.close()
+
+
+@pytest.mark.parametrize("operation", ["ids", "put", "delete", "search"])
+def test_no_operation_keeps_the_handle_of_a_collection_that_another_client_made_anew(
+    tmp_path: Path, operation: str
+) -> None:
+    one, two = open_index(tmp_path / "index"), open_index(tmp_path / "index")
+    held = vectors(2)
+    one.put(SPACE, ["a"], held[:1])
+    assert two.ids(SPACE) == {"a"}
+    one.drop(SPACE)
+    one.put(SPACE, ["b"], held[1:])
+    if operation == "ids":
+        assert two.ids(SPACE) == {"b"}
+    elif operation == "put":
+        two.put(SPACE, ["c"], held[:1])
+        assert one.ids(SPACE) == {"b", "c"}
+    elif operation == "delete":
+        two.delete(SPACE, ["b"])
+        assert one.ids(SPACE) == set()
+    else:
+        assert [hit.id for hit in two.search(SPACE, held[:1], 3)[0]] == ["b"]
+    one.close()
+    two.close()
+
+
+def test_a_search_that_met_a_deletion_on_its_way_is_made_again(tmp_path: Path) -> None:
+    index = open_index(tmp_path / "index")
+    held = vectors(1)
+    index.put(SPACE, ["a"], held)
+    collection = index._collections[SPACE]  # type: ignore[attr-defined]
+    calls = []
+
+    class Deleting:
+        def query(self, **asked: Any) -> Any:
+            calls.append(asked)
+            if len(calls) < 3:
+                raise InternalError("Error executing plan: Internal error: Error finding id")
+            return collection.query(**asked)
+
+    index._collections[SPACE] = Deleting()  # type: ignore[attr-defined]
+    assert [hit.id for hit in index.search(SPACE, held, 1)[0]] == ["a"]
+    assert len(calls) == 3
+    index.close()
 
 
 def test_vectors_of_the_wrong_length_and_an_unreachable_server_raise_the_platforms_error(tmp_path: Path) -> None:

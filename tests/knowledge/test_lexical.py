@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 from intern.knowledge.lexical import LexicalCache, LexicalIndex, words
 
@@ -78,3 +79,24 @@ def test_neither_the_index_nor_bm25_is_imported_before_it_is_needed() -> None:
     script = f"import sys, intern.knowledge; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_while_one_loads_the_newest_others_answer_from_the_one_before() -> None:
+    cache = LexicalCache()
+    cache.get(("t", "s"), 1, lambda: [("a", "old")])
+    loading, go_on = threading.Event(), threading.Event()
+
+    def load() -> list[tuple[str, str]]:
+        loading.set()
+        assert go_on.wait(10)
+        return [("a", "new")]
+
+    newest: list[LexicalIndex] = []
+    thread = threading.Thread(target=lambda: newest.append(cache.get(("t", "s"), 3, load)))
+    thread.start()
+    assert loading.wait(10)
+    assert found(cache.get(("t", "s"), 2, list), "old") == ["a"]
+    go_on.set()
+    thread.join()
+    assert found(newest[0], "new") == ["a"]
+    assert cache.get(("t", "s"), 2, list) is newest[0], "a newer one is never replaced by an older one"

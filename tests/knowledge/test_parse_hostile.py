@@ -124,6 +124,10 @@ class TestDepth:
     def test_deep_markdown_keeps_its_text(self, parser: Parser) -> None:
         assert parser.parse("a.md", (">" * 10_000 + " core\n\n# Top\n").encode()).headings[0].title == "Top"
 
+    def test_a_licence_in_many_comments_is_read_at_once(self, parser: Parser) -> None:
+        text = "<!-- a line of a licence -->\n" * 400 + "# Title\n\nThe text."
+        assert "The text." in parser.parse("a.md", text.encode()).text
+
     def test_deep_json_is_just_text(self, parser: Parser) -> None:
         assert parser.parse("a.json", b"[" * 100_000).text.startswith("[[[")
 

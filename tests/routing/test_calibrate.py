@@ -7,7 +7,7 @@ import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intern.routing.calibrate import BUILT_IN, FEATURES, Calibration, calibrate, fit_model
+from intern.routing.calibrate import BUILT_IN, FEATURES, Calibration, _copies, calibrate, fit_model
 
 features = st.tuples(st.floats(-6, 6), st.floats(-8, 8), st.floats(-1, 1), st.floats(-1, 1))
 
@@ -83,3 +83,12 @@ def test_too_few_texts_use_the_built_in_model() -> None:
     assert calibrate(few, owners, 1, few) is BUILT_IN
     assert calibrate(few[:0], owners[:0], 0, few) is BUILT_IN
     assert BUILT_IN.threshold(0.04) == 0.5
+
+
+def test_near_copies_of_near_copies_are_in_one_group_and_skills_never_share_one() -> None:
+    degrees = np.radians([0, 40, 20, 90, 0])
+    vectors = np.stack([np.cos(degrees), np.sin(degrees)], axis=1).astype(np.float32)
+    groups = _copies(vectors, np.asarray([0, 0, 0, 0, 1], dtype=np.int32))
+    assert groups[0] == groups[1] == groups[2]
+    assert len({groups[0], groups[3], groups[4]}) == 3
+    assert len(_copies(vectors[:0], np.zeros(0, dtype=np.int32))) == 0

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from intern.models.embedder import Embedder, Vectors
 from intern.routing.router import Router, SkillTexts
+from intern.routing.texts import standing
 from intern.types import Route
 
 IT = SkillTexts(
@@ -368,6 +369,32 @@ def test_what_is_learned_during_a_fit_is_kept(embedder: Embedder) -> None:
     learner.fit("default", SKILLS)
     learner.fit("default", [*SKILLS[:2], INVOICES.model_copy(update={"utterances": ("a text that is new",)})])
     assert learner.route("default", text).skill == "leave"
+
+
+def test_what_is_learned_while_the_caller_gathers_its_texts_is_kept(embedder: Embedder) -> None:
+    learner = Router(embedder, cache=None)
+    learner.fit("default", SKILLS)
+    learner.learn("default", "zebra crossing rules", skill="leave")
+    known = learner.learned("default")
+    learner.learn("default", "can you book me a flight to rome", skill="leave")
+    learner.fit("default", SKILLS, known=known)
+    assert learner.learned("default") == 1
+    assert learner.route("default", "can you book me a flight to rome").skill == "leave"
+
+
+def test_a_later_judgement_overrules_an_earlier_one_on_the_same_text() -> None:
+    nowhere, here, not_there = (
+        (None, None, "Book a flight!"),
+        ("it", None, "book a flight"),
+        (None, "it", "book a flight"),
+    )
+    other = ("hr", None, "sick leave")
+    assert standing([nowhere, other, here]) == [other, here]
+    assert standing([here, other, nowhere]) == [other, nowhere]
+    assert standing([here, not_there]) == [not_there]
+    assert standing([nowhere, not_there]) == [nowhere, not_there]
+    assert standing([not_there, here]) == [here]
+    assert standing([]) == []
 
 
 def test_the_same_skill_twice_is_refused(embedder: Embedder) -> None:
