@@ -94,6 +94,13 @@ def test_a_record_comes_back_as_it_was_put(setting: Setting) -> None:
         assert records.get_record(connection, "default", put.id) == put
 
 
+def test_a_model_may_write_any_character(setting: Setting) -> None:
+    written = "a\x00b \U0001f600 \u2028 \ufffe"
+    put = setting.put(record(choices=(Choice(text=written, parsed={"label": written}),)))
+    with setting.database.connect() as connection:
+        assert records.get_record(connection, "default", put.id) == put
+
+
 def test_many_records_are_written_together_and_in_order(setting: Setting) -> None:
     ids = [setting.recorder.put(r) or r.id for r in (record() for _ in range(500))]
     setting.recorder.flush()
