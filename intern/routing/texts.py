@@ -80,20 +80,23 @@ class Material:
 def standing(judgements: Sequence[Judgement]) -> list[Judgement]:
     """Of (skill, not_skill, text), oldest first, those that a later judgement of the same text has not overruled.
 
-    One that says where a text belongs overrules every earlier one on it; one that only says where it does not belong
-    overrules those that had put it there.
+    The last one that says where a text belongs overrules every earlier place of it, and every earlier word that it does
+    not belong there; one that only says where it does not belong overrules those that had put it there.
     """
     kept: list[Judgement] = []
-    later: dict[str, tuple[bool, set[str]]] = {}  # by text: whether its place is settled, and where it does not belong
+    places: dict[str, str | None] = {}  # by text: where it belongs at last
+    barred: dict[str, set[str]] = {}  # by text: where a later judgement says that it does not belong
     for skill, not_skill, text in reversed(judgements):
-        settled, barred = later.setdefault(bare_words(text), (False, set()))
-        if settled or skill in barred:
+        words = bare_words(text)
+        if skill is None and not_skill is not None:
+            if places.get(words) == not_skill:
+                continue
+            barred.setdefault(words, set()).add(not_skill)
+        elif words in places or skill in barred.get(words, ()):
             continue
+        else:
+            places[words] = skill
         kept.append((skill, not_skill, text))
-        if not_skill is not None:
-            barred.add(not_skill)
-        if skill is not None or not_skill is None:
-            later[bare_words(text)] = (True, barred)
     return kept[::-1]
 
 

@@ -394,6 +394,7 @@ def test_a_later_judgement_overrules_an_earlier_one_on_the_same_text() -> None:
     assert standing([here, not_there]) == [not_there]
     assert standing([nowhere, not_there]) == [nowhere, not_there]
     assert standing([not_there, here]) == [here]
+    assert standing([(None, "hr", "book a flight"), here]) == [(None, "hr", "book a flight"), here]
     assert standing([]) == []
 
 
