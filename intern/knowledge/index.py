@@ -140,7 +140,11 @@ class ChromaIndex:
 
     def close(self) -> None:
         self._collections.clear()
+        servers = [getattr(c, "_server", None) for c in (self._client, getattr(self._client, "_admin_client", None))]
         self._client.close()
+        for server in servers:  # Chroma's HTTP clients leave their connections open
+            if (session := getattr(server, "_session", None)) is not None:
+                session.close()
 
     def _on(self, space: Space, call: Callable[[Any], Any], *, make: bool = False) -> Any:
         """What `call` gives for the space's collection; None when there is none (unless `make`)."""

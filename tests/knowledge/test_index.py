@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +31,38 @@ def vectors(count: int, seed: int = 0, dimension: int = 64) -> Vectors:
     return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
 
 
-@pytest.fixture(params=["chroma", "exact"])
+@pytest.fixture(scope="module")
+def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Chroma server on loopback."""
+    home = tmp_path_factory.mktemp("chroma")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = Path(sys.executable).with_name("chroma")
+    command = [program, "run", "--path", home / "data", "--host", "127.0.0.1", "--port", str(port)]
+    with (home / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, cwd=home) as server:
+        until = time.monotonic() + 60
+        while server.poll() is None and time.monotonic() < until:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.05)
+        else:
+            server.kill()
+            pytest.fail(f"the Chroma server did not start: {(home / 'log').read_text()[-500:]}")
+        yield f"http://127.0.0.1:{port}"
+        server.terminate()
+
+
+@pytest.fixture(params=["chroma", "chroma server", "exact"])
 def index(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorIndex]:
-    opened = open_index(tmp_path / "index") if request.param == "chroma" else ExactIndex()
+    if request.param == "exact":
+        opened: VectorIndex = ExactIndex()
+    else:
+        url = request.getfixturevalue("chroma_server") if request.param == "chroma server" else None
+        opened = open_index(tmp_path / "index", url)
     yield opened
+    for space in opened.spaces():
+        opened.drop(space)
     opened.close()
 
 
