@@ -1,5 +1,6 @@
 # make run     set everything up in .venv and start the intern on the starter skills
 # make test    set everything up and run the tests
+# make train   what learning needs beyond serving (TRL, PEFT, Presidio)
 # make check   lint, format and types          make bench   every benchmark that runs on this machine
 # make lock    resolve the dependencies again   make clean   remove .venv and caches
 #
@@ -13,7 +14,7 @@ TORCH := torch==2.13.0
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKED := $(PIP) install --no-deps --require-hashes -r
 
-.PHONY: run test check bench lock clean setup quickstart
+.PHONY: run test train check bench lock clean setup quickstart
 
 run: setup
 	@exec $(BIN)/intern up
@@ -34,6 +35,8 @@ quickstart: $(VENV)/.dev
 
 setup: $(VENV)/.serve
 
+train: $(VENV)/.train
+
 $(VENV)/.torch:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "LLaMA Intern needs Python 3.11 or newer; name one with PYTHON=..."; exit 1; }
 	@echo "==> making $(VENV) and installing PyTorch (once; 200 MB for the CPU build)"
@@ -45,6 +48,11 @@ $(VENV)/.serve: $(VENV)/.torch requirements/serve.txt requirements/models.txt py
 	@echo "==> installing the locked packages"
 	$(LOCKED) requirements/serve.txt -r requirements/models.txt
 	$(PIP) install --no-deps --no-build-isolation -q -e .
+	@touch $@
+
+$(VENV)/.train: $(VENV)/.serve requirements/train.txt
+	@echo "==> installing what learning needs"
+	$(LOCKED) requirements/train.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt
@@ -61,7 +69,8 @@ lock:
 	$(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/python -m pip install -q uv==0.13.8
 	@$(COMPILE) pyproject.toml --extra postgres --extra tracing -o requirements/serve.txt
-	@$(COMPILE) pyproject.toml --all-extras -c requirements/serve.txt -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml --extra train -c requirements/serve.txt -o requirements/train.txt
+	@$(COMPILE) pyproject.toml --all-extras -c requirements/serve.txt -c requirements/train.txt -o requirements/dev.txt
 	@$(COMPILE) --no-deps requirements/models.in -o requirements/models.txt
 
 clean:

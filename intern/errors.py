@@ -16,6 +16,9 @@
     ├── EngineFailure           the engine broke while it answered
     ├── EngineUnavailable       no engine can take the request at all
     ├── ModelUnavailable        a base model or embedder cannot be found, loaded or verified
+    ├── AdapterRefused          an adapter that is damaged, hostile, of another base model, or does nothing
+    ├── TrainingUnavailable     training cannot start here: a library is missing, or the engine takes no adapters
+    ├── TrainingFailed          a training began and did not end in an adapter
     ├── WorkspaceBusy           another process owns the workspace
     └── StoreFailure            the database or the disk refused
 
@@ -147,6 +150,24 @@ class EngineUnavailable(InternError):
 
 class ModelUnavailable(InternError):
     code = "model_unavailable"
+
+
+class AdapterRefused(InternError):
+    """An adapter that must not be loaded. `adapter` is its folder's name; the skill goes on without it."""
+
+    code = "adapter_refused"
+
+    def __init__(self, message: str, *, adapter: str) -> None:
+        super().__init__(f"adapter {adapter}: {message}")
+        self.adapter = adapter
+
+
+class TrainingUnavailable(InternError):
+    code = "training_unavailable"
+
+
+class TrainingFailed(InternError):
+    code = "training_failed"
 
 
 class WorkspaceBusy(InternError):

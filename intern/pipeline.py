@@ -3,10 +3,11 @@
 In: an `Ask`. Out: an `Answer`, or a stream of pieces that ends in one. Knows nothing of HTTP, nor of how a skill, a
 route, a passage or a token comes about. Every request leaves one record, also when it fails.
 
-An answer that breaks its skill's schema is tried once more with the problems named, and then it is an error with the
-raw output kept in the record; it is never delivered as if it kept the schema. A stream has no second try, since its
-first was already seen. An answer that the caller's own max_tokens cut short is delivered as such: finish_reason
-`length`, `valid` false.
+An answer counts only when the engine said that it is finished. One that breaks its skill's schema is tried once more
+with the problems named, and then it is an error with the raw output kept in the record; it is never delivered as if it
+kept the schema. A stream has no second try, since its first was already seen. An answer that the caller's own
+max_tokens cut short is delivered as such: finish_reason `length`, `valid` false. What a record keeps of an answer that
+was not delivered is marked invalid.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import Protocol
 
 from intern import prompt as prompts
 from intern.engines.base import Engine, EngineRequest, Token
-from intern.errors import InternError, InvalidInput, NotFound, OutputInvalid
+from intern.engines.gathered import Gathered
+from intern.errors import DeadlineExceeded, InternError, InvalidInput, NotFound, OutputInvalid
 from intern.library import SkillLibrary
 from intern.models.embedder import Vectors
 from intern.schema import OutputSchema, check_schema, parse_json
@@ -33,8 +35,8 @@ from intern.types import (
     Ask,
     Candidate,
     Choice,
-    FinishReason,
     Json,
+    Lease,
     Message,
     Passage,
     Record,
@@ -51,7 +53,9 @@ _REPAIR_QUOTE = 2_000
 
 
 class Routes(Protocol):
-    """The part of the router that the pipeline uses; blocking."""
+    """The part of the router that the pipeline uses; blocking, but not for long once it is `ready`."""
+
+    async def ready(self, team: str) -> None: ...
 
     def route(self, team: str, text: str, *, vector: Vectors | None = None) -> Route: ...
 
@@ -59,11 +63,33 @@ class Routes(Protocol):
 
 
 class Retrieves(Protocol):
-    """The part of the knowledge base that the pipeline uses; blocking."""
+    """The part of the knowledge base that the pipeline uses; blocking, but not for long once it is `ready`."""
+
+    async def ready(self, team: str, skill: str) -> None: ...
 
     def retrieve(
         self, team: str, skill: str, query: str | Sequence[Message], *, limit: int, vector: Vectors | None = None
     ) -> list[Passage]: ...
+
+
+class Adapters(Protocol):
+    """Who answers which skill. A lease keeps its adapter loaded until it is released."""
+
+    async def acquire(self, team: str, skill: str, version: str | None) -> Lease: ...
+
+    def release(self, lease: Lease) -> None: ...
+
+
+class BaseOnly:
+    """No adapters: the base model serves every skill."""
+
+    async def acquire(self, team: str, skill: str, version: str | None) -> Lease:
+        if version not in (None, "base"):
+            raise NotFound("model", f"intern/{skill}@{version}", "The skill has no adapter of this version.")
+        return Lease()
+
+    def release(self, lease: Lease) -> None:
+        pass
 
 
 Span = Callable[[str], AbstractContextManager[object]]
@@ -95,8 +121,10 @@ class _Work:
     ask: Ask
     record: str
     started: float
+    seconds: float  # that it may take
     route: Route = field(default_factory=lambda: Route(skill=None, confidence=0.0))
     skill: Skill | None = None
+    lease: Lease = field(default_factory=Lease)
     schema: OutputSchema | None = None  # what the answer must keep
     decoding: Mapping[str, Json] | None = None  # what decoding is constrained to: the same or narrower
     prompt: prompts.Prompt | None = None
@@ -111,6 +139,16 @@ class _Work:
     error: str | None = None
     timings: dict[str, float] = field(default_factory=dict)
     span: Span = field(default=no_span)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the request's deadline."""
+        return self.seconds - (time.monotonic() - self.started)
+
+    @property
+    def structured(self) -> bool:
+        """The answer has a required form."""
+        return self.schema is not None or self.ask.json_object
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -133,6 +171,7 @@ class Pipeline:
         knowledge: Retrieves,
         engine: Engine,
         recorder: Recorder,
+        adapters: Adapters | None = None,
         passage_tokens: int = 1200,
         deadline: float = 120.0,
         seed: int | None = None,
@@ -142,6 +181,7 @@ class Pipeline:
         self.knowledge = knowledge
         self.engine = engine
         self.recorder = recorder
+        self.adapters = adapters or BaseOnly()
         self.passage_tokens = passage_tokens
         self.deadline = deadline
         self.span: Span = no_span  # entered around each stage; replaced by whoever traces
@@ -165,26 +205,27 @@ class Pipeline:
     async def stream(self, ask: Ask) -> AsyncGenerator[Opened | Token | Closed, None]:
         """Opened, then tokens as they come, then Closed. Raises as `answer` does, also in mid-stream."""
         async with self._recorded(ask) as work:
-            if not await self._prepare(work):
-                yield Opened(self._answer(work))
-                yield Closed(self._answer(work))
-                return
+            prepared = await self._prepare(work)
             yield Opened(self._answer(work))
-            gathered = _Gathered()
-            with work.timed("generate"):
-                try:
-                    async with aclosing(self._tokens(self._request(work), ask.sampling.n)) as tokens:
-                        async for token in tokens:
-                            gathered.add(token)
-                            if token.usage is None:
-                                yield token
-                finally:
-                    work.usage += gathered.usage
-                    work.choices = gathered.choices()
-            work.choices = tuple(self._validated(work, choice) for choice in work.choices)
-            self._refuse_broken(work)
-            self._close(work)
-            yield Closed(self._answer(work))
+            if prepared:
+                gathered = Gathered(ask.sampling.n)
+                with work.timed("generate"):
+                    try:
+                        async with aclosing(self._tokens(self._request(work), ask.sampling.n)) as tokens:
+                            async for token in tokens:
+                                gathered.add(token)
+                                if token.usage is None:
+                                    yield token
+                                if work.left < 0:  # the engine's own limit does not see a reader who takes his time
+                                    raise DeadlineExceeded(f"The answer was not finished in {work.seconds:g} s.")
+                    finally:
+                        work.usage += gathered.usage
+                        work.choices = gathered.unfinished()
+                work.choices = tuple(self._validated(work, choice) for choice in gathered.finished())
+                self._refuse_broken(work)
+                self._close(work)
+        # The record is closed first: whoever has got the whole answer leaves here.
+        yield Closed(self._answer(work))
 
     def route(self, ask: Ask) -> Route:
         """The decision alone, whatever skill is named; blocking. Raises InvalidInput when there is nothing to go by."""
@@ -194,11 +235,19 @@ class Pipeline:
 
     async def _prepare(self, work: _Work) -> bool:
         """Route, retrieve and build the prompt; False when nothing fits and `refusal` says so."""
+        try:
+            async with asyncio.timeout(work.left):
+                return await self._prepared(work)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"The request was not prepared in {work.seconds:g} s.") from error
+
+    async def _prepared(self, work: _Work) -> bool:
         ask = work.ask
         text = _asked(ask)
         vector: Vectors | None = None
         if ask.skill is None:
             with work.timed("route"):
+                await self.router.ready(ask.caller.team)
                 vector, work.route = await asyncio.to_thread(self._route, ask, text)
             if work.route.skill is None:
                 work.refusal = self._refusal(ask.caller.team, work.route)
@@ -213,12 +262,14 @@ class Pipeline:
                 reason="Named by the caller.",
             )
         skill = work.skill = self.library.get(ask.caller.team, name)
-        if ask.version not in (None, "base"):
-            raise NotFound("model", f"intern/{name}@{ask.version}", "The skill has no adapter of this version.")
+        work.lease = await self.adapters.acquire(ask.caller.team, name, ask.version)
+        if work.lease.note is not None:
+            work.notes.append(work.lease.note)
         work.schema = await self._schema(skill, ask)
         found: Sequence[Passage] = ()
         if skill.spec.retrieval.enabled:
             with work.timed("retrieve"):
+                await self.knowledge.ready(ask.caller.team, name)
                 found = await asyncio.to_thread(self._retrieve, ask, skill, vector)
         with work.timed("prompt"):
             work.prompt = await prompts.build(
@@ -231,8 +282,12 @@ class Pipeline:
             )
         work.passages = work.prompt.passages
         work.notes += work.prompt.notes
-        work.decoding = decoding_schema(skill, work.schema, sorted({p.document for p in work.passages}))
+        work.decoding = prompts.decoding_schema(skill, work.schema, sorted({p.document for p in work.passages}))
         work.sampling = _sampling(skill, ask.sampling, work.prompt.max_tokens)
+        if work.structured and ask.sampling.stop:
+            # Cut by a stop sequence, an answer could not keep its form, and nobody could tell why.
+            work.sampling = work.sampling.model_copy(update={"stop": ()})
+            work.notes.append("Left out: stop, since the answer's required form says where it ends.")
         return True
 
     def _route(self, ask: Ask, text: str) -> tuple[Vectors, Route]:
@@ -268,7 +323,6 @@ class Pipeline:
 
     def _request(self, work: _Work, extra: Sequence[Message] = (), max_tokens: int | None = None) -> EngineRequest:
         assert work.prompt is not None
-        left = (work.ask.deadline or self.deadline) - (time.monotonic() - work.started)
         sampling = work.sampling
         if max_tokens is not None:
             sampling = sampling.model_copy(update={"max_tokens": max_tokens})
@@ -279,18 +333,19 @@ class Pipeline:
             json_object=work.ask.json_object and work.schema is None,
             tools=work.ask.tools,
             tool_choice=work.ask.tool_choice,
-            deadline=max(left, 0.0),
+            deadline=max(work.left, 0.0),
+            adapter=work.lease.engine_name,
         )
 
     async def _generate(self, work: _Work, request: EngineRequest, count: int) -> tuple[Choice, ...]:
-        gathered = _Gathered()
+        gathered = Gathered(count)
         try:
             async with aclosing(self._tokens(request, count)) as tokens:
                 async for token in tokens:
                     gathered.add(token)
         finally:
             work.usage += gathered.usage
-        return gathered.choices()
+        return gathered.finished()
 
     async def _tokens(self, request: EngineRequest, count: int) -> AsyncGenerator[Token, None]:
         """The tokens of `count` choices as they come. Each choice is a generation of its own, with its own seed."""
@@ -331,7 +386,7 @@ class Pipeline:
     # --- validation --------------------------------------------------------------------------------------------
 
     def _validated(self, work: _Work, choice: Choice) -> Choice:
-        if choice.finish_reason == "tool_calls" or (work.schema is None and not work.ask.json_object):
+        if not work.structured or (work.ask.tools and choice.tool_calls):  # a call is no answer yet
             return choice
         with work.timed("validate"):
             value, problems = work.schema.parse(choice.text) if work.schema else parse_json(choice.text)
@@ -340,9 +395,8 @@ class Pipeline:
         return choice.model_copy(update={"parsed": value, "valid": not problems, "problems": problems})
 
     def _broken(self, work: _Work, choice: Choice) -> bool:
-        """Invalid, and not because the caller's own max_tokens or stop sequence cut it short."""
-        caller = work.ask.sampling
-        cut = (choice.finish_reason == "length" and caller.max_tokens is not None) or bool(caller.stop)
+        """Invalid, and not because the caller's own max_tokens cut it short."""
+        cut = choice.finish_reason == "length" and work.ask.sampling.max_tokens is not None
         return not choice.valid and not cut
 
     async def _repaired(self, work: _Work, choice: Choice) -> Choice:
@@ -396,9 +450,9 @@ class Pipeline:
         name = work.skill.name if work.skill else None
         return Answer(
             record=work.record,
-            model=f"intern/{name}@base" if name else AUTO,
+            model=f"intern/{work.lease.name or f'{name}@base'}" if name else AUTO,
             skill=name,
-            adapter=None,
+            adapter=work.lease.name,
             route=work.route,
             choices=work.choices,
             refusal=work.refusal,
@@ -412,7 +466,8 @@ class Pipeline:
 
     @asynccontextmanager
     async def _recorded(self, ask: Ask) -> AsyncIterator[_Work]:
-        work = _Work(ask=ask, record=new_id("rec"), started=time.monotonic(), span=self.span)
+        seconds = ask.deadline or self.deadline
+        work = _Work(ask=ask, record=new_id("rec"), started=time.monotonic(), seconds=seconds, span=self.span)
         try:
             yield work
         except InternError as error:
@@ -425,6 +480,7 @@ class Pipeline:
             work.error = f"internal_error: {type(error).__name__}"
             raise
         finally:
+            self.adapters.release(work.lease)
             work.timings["total"] = time.monotonic() - work.started
             self.recorder.put(self._record(work))
 
@@ -438,7 +494,7 @@ class Pipeline:
             key=ask.caller.key,
             person=ask.caller.person,
             skill=work.skill.name if work.skill else None,
-            adapter=None,
+            adapter=work.lease.name,
             model=self.engine.info.model,
             config=work.skill.digest if work.skill else "",
             asked=ask.messages,
@@ -476,53 +532,6 @@ async def _all_or_none(works: Iterable[Coroutine[None, None, Choice]]) -> tuple[
         await asyncio.gather(*jobs, return_exceptions=True)
 
 
-class _Gathered:
-    """Tokens put together to choices."""
-
-    def __init__(self) -> None:
-        self.usage = Usage()
-        self._texts: dict[int, list[str]] = {}
-        self._logprobs: dict[int, list[Mapping[str, Json]]] = {}
-        self._calls: dict[int, dict[int, dict[str, Json]]] = {}
-        self._reasons: dict[int, FinishReason] = {}
-
-    def add(self, token: Token) -> None:
-        if token.usage is not None:  # the prompt of n choices counts once
-            once = token.usage if token.index == 0 else Usage(completion_tokens=token.usage.completion_tokens)
-            self.usage += once
-            return
-        self._texts.setdefault(token.index, []).append(token.text)
-        if token.logprobs:
-            self._logprobs.setdefault(token.index, []).extend(token.logprobs)
-        for delta in token.tool_calls:
-            _merge_call(self._calls.setdefault(token.index, {}), delta)
-        if token.finish_reason is not None:
-            self._reasons[token.index] = token.finish_reason
-
-    def choices(self) -> tuple[Choice, ...]:
-        return tuple(
-            Choice(
-                index=index,
-                text="".join(texts),
-                finish_reason=self._reasons.get(index, "stop"),
-                logprobs=tuple(self._logprobs.get(index, ())),
-                tool_calls=tuple(call for _, call in sorted(self._calls.get(index, {}).items())),
-            )
-            for index, texts in sorted(self._texts.items())
-        )
-
-
-def _merge_call(calls: dict[int, dict[str, Json]], delta: Mapping[str, Json]) -> None:
-    """Add one tool-call delta (OpenAI's streaming shape) to the calls so far."""
-    call = calls.setdefault(
-        delta.get("index", 0), {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
-    )
-    call["id"] = delta.get("id") or call["id"]
-    part = delta.get("function") or {}
-    call["function"]["name"] += part.get("name") or ""
-    call["function"]["arguments"] += part.get("arguments") or ""
-
-
 def _sampling(skill: Skill, asked: Sampling, max_tokens: int) -> Sampling:
     """The caller's wishes, then the skill's settings."""
     generation = skill.spec.generation
@@ -534,26 +543,6 @@ def _sampling(skill: Skill, asked: Sampling, max_tokens: int) -> Sampling:
             "n": 1,
         }
     )
-
-
-def decoding_schema(skill: Skill, schema: OutputSchema | None, documents: Sequence[str]) -> Mapping[str, Json] | None:
-    """The schema for decoding: where a field cites documents, only those that were shown can be written."""
-    if schema is None:
-        return None
-    name = skill.spec.retrieval.citations
-    if name is None or schema is not skill.schema:
-        return schema.schema
-    return cite_only(schema.schema, name, documents)
-
-
-def cite_only(schema: Mapping[str, Json], field: str, documents: Sequence[str]) -> Mapping[str, Json]:
-    """`schema` with the items of array `field` narrowed to `documents`; with none, the array stays empty."""
-    properties = schema.get("properties", {})
-    node = properties.get(field)
-    if not isinstance(node, Mapping):
-        return schema
-    narrow = {**node, "items": {"enum": list(documents)}} if documents else {"type": "array", "maxItems": 0}
-    return {**schema, "properties": {**properties, field: narrow}}
 
 
 def _citations(work: _Work) -> tuple[Passage, ...]:

@@ -62,7 +62,8 @@ class Reviews:
         """Store a verdict. Raises NotFound (record, skill) and InvalidInput, which names the field."""
         self._flush()
         with self._database.begin() as connection:
-            record = records.get_record(connection, caller.team, judgement.record)
+            # Locked: of two verdicts at the same moment, the later one takes back what the earlier one taught.
+            record = records.get_record(connection, caller.team, judgement.record, lock=True)
             target = self._target(record, judgement)
             output = self._output(record, judgement, target)
             review = Review(
@@ -98,7 +99,7 @@ class Reviews:
         return review
 
     def _target(self, record: Record, judgement: Judgement) -> Skill | None:
-        """The skill that the example, if any, belongs to."""
+        """The skill that the example belongs to; None where the verdict makes none."""
         if judgement.verdict == "wrong_skill":
             if judgement.right_skill in (None, NONE):
                 return None
@@ -109,7 +110,9 @@ class Reviews:
             return self._library.get(record.team, str(judgement.right_skill))
         if judgement.right_skill is not None:
             raise InvalidInput("right_skill goes with the verdict wrong_skill only.", param="right_skill")
-        return None if record.skill is None else self._library.get(record.team, record.skill)
+        if judgement.verdict == "reject" or record.skill is None:
+            return None
+        return self._library.get(record.team, record.skill)
 
     def _output(self, record: Record, judgement: Judgement, target: Skill | None) -> Json:
         """The output of the example that this verdict makes, checked against the skill's schema; None for none."""
@@ -121,10 +124,7 @@ class Reviews:
         if verdict in ("accept", "correct") and target is None:
             raise InvalidInput("No skill answered this record; use wrong_skill with right_skill.", param="verdict")
         if verdict == "accept":
-            if not record.choices or not record.choices[0].valid:
-                raise InvalidInput("This record has no valid answer that could be accepted.", param="verdict")
-            first = record.choices[0]
-            return first.text if target is not None and target.schema is None else first.parsed
+            return _accepted(record, target)
         if correction is None or target is None:
             return None
         if target.schema is None:
@@ -152,3 +152,19 @@ class Reviews:
                 connection, record.team, text, skill=skill, not_skill=not_skill, source="review", record=record.id
             )
         return learned
+
+
+def _accepted(record: Record, target: Skill | None) -> Json:
+    """The answer of a record as an example's output. Raises InvalidInput where it cannot be one."""
+    first = record.choices[0] if record.choices else None
+    if record.error is not None or first is None or not first.valid or first.tool_calls:
+        raise InvalidInput("This record has no finished, valid answer that could be accepted.", param="verdict")
+    if target is None or target.schema is None:
+        return first.text
+    if problems := target.schema.problems(first.parsed):
+        raise InvalidInput(
+            f"The answer breaks the schema that the skill has by now: {problems[0]}. "
+            "Use the verdict correct, with the right output.",
+            param="verdict",
+        )
+    return first.parsed

@@ -4,8 +4,9 @@ In: a schema as parsed JSON. Out: an `OutputSchema` that gives the grammar for c
 problems of a finished value. Knows nothing of skills or engines' wire formats.
 
 A schema comes from people and from API callers, so it is treated as hostile: size, depth, enum length, recursion and
-patterns are bounded (a single enum of 20,000 values was seen to stall the embedded engine for 14 seconds), references
-leave the document never, and patterns run on a linear-time regular expression engine.
+patterns are bounded (a single enum of 20,000 values was seen to stall the embedded engine for 14 seconds), patterns run
+on a linear-time regular expression engine, and references lead to subschemas of the document only. So whatever
+validator and grammar come to apply has been looked at, and neither ever reads a file or the network.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import math
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 import jsonschema_rs
 from llguidance import LLMatcher
@@ -26,6 +28,7 @@ from intern.types import Json
 
 MAX_BYTES = 65_536
 MAX_DEPTH = 24
+MAX_PLACE = 4_000
 MAX_NODES = 2_000
 MAX_ENUM = 1_000
 MAX_PATTERN = 500
@@ -33,16 +36,23 @@ MAX_REPEAT = 10_000
 MAX_ARRANGEMENTS = 500
 MAX_VALUE_DEPTH = 64  # of an answer; pydantic serialises no value deeper than some 250
 
+# Generators write these; every one is read as 2020-12. Another address would be one to fetch.
+_DIALECTS = (
+    "https://json-schema.org/draft/2020-12/schema",
+    "https://json-schema.org/draft/2019-09/schema",
+    "http://json-schema.org/draft-07/schema",
+)
+
 # Answers are written the way json.dumps writes them, and nothing else: fewer tokens than free whitespace (43 against
 # 61 for a small invoice), and the very form that examples are trained in.
 _WHITESPACE = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False, "lenient": True}
 
 _SUBSCHEMAS = (
     *("items", "contains", "additionalProperties", "propertyNames", "not", "if", "then", "else"),
-    *("unevaluatedItems", "unevaluatedProperties"),
+    *("unevaluatedItems", "unevaluatedProperties", "contentSchema"),
 )
 _SUBSCHEMA_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
-_SUBSCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_SUBSCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
 
 
 def canonical(value: Json) -> str:
@@ -104,7 +114,7 @@ def check_schema(schema: Json, *, param: str = "schema") -> OutputSchema:
     if not isinstance(schema, Mapping):
         raise SchemaRefused(f"A JSON Schema must be an object, not {type(schema).__name__}.", param=param)
     try:
-        text = json.dumps(schema)
+        text = json.dumps(schema, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise SchemaRefused(f"The schema is not plain JSON: {error}.", param=param) from error
     if len(text) > MAX_BYTES:
@@ -118,19 +128,27 @@ def check_schema(schema: Json, *, param: str = "schema") -> OutputSchema:
 @lru_cache(maxsize=256)
 def _compile(text: str) -> OutputSchema:
     schema = json.loads(text)
-    _check_bounds(schema)
-    if not _Termination(schema).holds(schema):
-        raise SchemaRefused("The schema requires itself without end: give the recursion a way to stop.")
+    if deeper_than(schema, 3 * MAX_DEPTH):  # a level of a schema is at most two of JSON; the rest is for values
+        raise SchemaRefused(f"The schema nests deeper than {MAX_DEPTH} levels.")
+    dialect = schema.get("$schema", _DIALECTS[0])
+    if not isinstance(dialect, str) or dialect.removesuffix("#") not in _DIALECTS:
+        raise SchemaRefused(f"$schema '{str(dialect)[:100]}' is not known; leave it out or use '{_DIALECTS[0]}'.")
+    plain = {key: value for key, value in schema.items() if key not in ("$schema", "$id")}
     try:
+        jsonschema_rs.meta.validate(plain)
+        places = _check_bounds(plain)
+        if not _Termination(places).holds(plain):
+            raise SchemaRefused("The schema requires itself without end: give the recursion a way to stop.")
         validator = jsonschema_rs.Draft202012Validator(
-            schema,
+            plain,
             validate_formats=True,
+            retriever=_retrieve_nothing,
             pattern_options=jsonschema_rs.RegexOptions(size_limit=1_000_000),
         )
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
         message = getattr(error, "message", None) or str(error)
         raise SchemaRefused(f"Not a valid JSON Schema (2020-12): {message[:300]}") from error
-    narrowed = {k: v for k, v in _spelled_out(schema).items() if k != "x-guidance"}
+    narrowed = {k: v for k, v in _spelled_out(plain).items() if k != "x-guidance"}
     body = json.dumps({"x-guidance": _WHITESPACE, **narrowed})
     grammar = f"%llguidance {{}}\nstart: %json {body}"
     # An engine that gets a grammar it cannot parse may decode without any: never send one unchecked.
@@ -141,80 +159,97 @@ def _compile(text: str) -> OutputSchema:
     return OutputSchema(schema, grammar, tuple(notes), validator)
 
 
+def _retrieve_nothing(address: str) -> Json:
+    raise ValueError("nothing is fetched")
+
+
 def _spelled_out(node: Json) -> Json:
     """`node` with short arrays of different choices written out as an enum of whole arrays.
 
     llguidance cannot enforce uniqueItems, and a small model likes to repeat itself; the tag set of a ticket, say, has
     few enough arrangements to list.
     """
-    if isinstance(node, list):
-        return [_spelled_out(child) for child in node]
     if not isinstance(node, Mapping):
         return node
     choices = (node.get("items") or {}).get("enum") if isinstance(node.get("items"), Mapping) else None
     if node.get("type") == "array" and node.get("uniqueItems") is True and isinstance(choices, list):
-        least, most = node.get("minItems", 0), min(node.get("maxItems", len(choices)), len(choices))
+        # 1.0 is an integer to JSON Schema
+        least, most = int(node.get("minItems", 0)), min(int(node.get("maxItems", len(choices))), len(choices))
         sizes = range(least, most + 1)
         if len(choices) <= 20 and sum(math.perm(len(choices), size) for size in sizes) <= MAX_ARRANGEMENTS:
             return {"enum": [list(some) for size in sizes for some in itertools.permutations(choices, size)]}
-    return {key: value if key in ("enum", "const") else _spelled_out(value) for key, value in node.items()}
+    spelled = dict(node)
+    spelled |= {key: _spelled_out(node[key]) for key in _SUBSCHEMAS if key in node}
+    spelled |= {key: [_spelled_out(child) for child in node[key]] for key in _SUBSCHEMA_LISTS if key in node}
+    for key in _SUBSCHEMA_MAPS:
+        if key in node:
+            spelled[key] = {name: _spelled_out(child) for name, child in node[key].items()}
+    return spelled
 
 
 def _children(node: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:
+    """(JSON Pointer from `node`, subschema) of each. The metaschema must hold for `node`."""
     for key in _SUBSCHEMAS:
         if key in node:
             yield key, node[key]
     for key in _SUBSCHEMA_LISTS:
-        for i, child in enumerate(node.get(key) or ()):
+        for i, child in enumerate(node.get(key, ())):
             yield f"{key}/{i}", child
     for key in _SUBSCHEMA_MAPS:
-        children = node.get(key)
-        if isinstance(children, Mapping):
-            for name, child in children.items():
-                yield f"{key}/{name}", child
+        for name, child in node.get(key, {}).items():
+            if not isinstance(child, list):  # `dependencies` may also list names
+                yield f"{key}/{name.replace('~', '~0').replace('/', '~1')}", child
 
 
-def _check_bounds(schema: Mapping[str, Json]) -> None:
+def _check_bounds(schema: Mapping[str, Json]) -> dict[str, Json]:
+    """The subschemas by every reference that leads to them. The metaschema must hold for `schema`."""
     stack: list[tuple[str, Json, int]] = [("#", schema, 1)]
+    places: dict[str, Json] = {}
+    references: list[tuple[str, str, str]] = []
     nodes = enum_values = 0
     while stack:
         path, node, depth = stack.pop()
-        if isinstance(node, bool):
-            continue
-        if not isinstance(node, Mapping):
-            raise SchemaRefused(f"{path}: a schema must be an object or a boolean, not {type(node).__name__}.")
         nodes += 1
         if depth > MAX_DEPTH:
             raise SchemaRefused(f"The schema nests deeper than {MAX_DEPTH} levels (at {path[:200]}).")
         if nodes > MAX_NODES:
             raise SchemaRefused(f"The schema has more than {MAX_NODES} parts.")
-        if isinstance(values := node.get("enum"), list):
-            enum_values += len(values)
-            if enum_values > MAX_ENUM:
-                raise SchemaRefused(f"The schema's enums hold more than {MAX_ENUM} values in all.")
-        for key in ("$ref", "$dynamicRef"):
-            if key in node and not str(node[key]).startswith("#"):
-                raise SchemaRefused(
-                    f"{path}: {key} '{str(node[key])[:100]}' leaves the schema; only '#/...' may be used."
-                )
+        if len(path) > MAX_PLACE:
+            raise SchemaRefused(f"The schema's names are too long (at {path[:200]}).")
+        places[path] = node
+        if isinstance(node, bool):
+            continue
+        enum_values += len(node.get("enum", ()))
+        if enum_values > MAX_ENUM:
+            raise SchemaRefused(f"The schema's enums hold more than {MAX_ENUM} values in all.")
+        places |= {f"#{node[key]}": node for key in ("$anchor", "$dynamicAnchor") if key in node}
+        references += [(path, key, node[key]) for key in ("$ref", "$dynamicRef") if key in node]
         for key in ("$id", "$schema"):
-            if depth > 1 and key in node:
+            if key in node:
                 raise SchemaRefused(f"{path}: {key} may stand only at the top of the schema.")
         patterns = [node["pattern"]] if "pattern" in node else []
-        patterns += list(node["patternProperties"]) if isinstance(node.get("patternProperties"), Mapping) else []
-        if any(len(str(p)) > MAX_PATTERN for p in patterns):
+        if any(len(pattern) > MAX_PATTERN for pattern in (*patterns, *node.get("patternProperties", ()))):
             raise SchemaRefused(f"{path}: a pattern is longer than {MAX_PATTERN} characters.")
         for key in ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"):
-            if isinstance(node.get(key), int | float) and node[key] > MAX_REPEAT:
+            if node.get(key, 0) > MAX_REPEAT:
                 raise SchemaRefused(f"{path}: {key} is {node[key]}; at most {MAX_REPEAT} is allowed.")
         stack.extend((f"{path}/{name}", child, depth + 1) for name, child in _children(node))
+    for path, key, reference in references:
+        if not reference.startswith("#"):
+            raise SchemaRefused(f"{path[:200]}: {key} '{reference[:100]}' leaves the schema; only '#/...' may be used.")
+        if unquote(reference) not in places:
+            raise SchemaRefused(
+                f"{path[:200]}: what {key} '{reference[:100]}' points to does not exist or is no subschema; "
+                "put shared parts under '$defs'."
+            )
+    return places
 
 
 class _Termination:
     """Whether a finite value can keep a schema: false for one that requires itself through every path."""
 
-    def __init__(self, root: Mapping[str, Json]) -> None:
-        self.root = root
+    def __init__(self, places: Mapping[str, Json]) -> None:
+        self.places = places
         self.steps = 0
 
     def holds(self, node: Json, open_refs: frozenset[str] = frozenset()) -> bool:
@@ -223,39 +258,24 @@ class _Termination:
             raise SchemaRefused("The schema's references are too entangled. Use fewer of them.")
         if not isinstance(node, Mapping) or "enum" in node or "const" in node:
             return True
-        if isinstance(ref := node.get("$ref"), str):
-            if ref in open_refs:
-                return False
-            target = _resolve(ref, self.root)
-            if target is not None and not self.holds(target, open_refs | {ref}):
+        if "$ref" in node:
+            ref = unquote(node["$ref"])
+            if ref in open_refs or not self.holds(self.places[ref], open_refs | {ref}):
                 return False
         for key in ("anyOf", "oneOf"):
             if (options := node.get(key)) and not any(self.holds(o, open_refs) for o in options):
                 return False
-        if not all(self.holds(part, open_refs) for part in node.get("allOf") or ()):
+        if not all(self.holds(part, open_refs) for part in node.get("allOf", ())):
             return False
         kinds = node.get("type")
         if isinstance(kinds, list) and set(kinds) - {"object", "array"}:
             return True
         required, properties = node.get("required"), node.get("properties")
-        if isinstance(required, list) and isinstance(properties, Mapping):
+        if required is not None and properties is not None:
             return all(self.holds(properties[name], open_refs) for name in required if name in properties)
-        if (node.get("minItems") or 0) > 0 and "items" in node:
+        if node.get("minItems", 0) > 0 and "items" in node:
             return self.holds(node["items"], open_refs)
         return True
-
-
-def _resolve(ref: str, root: Mapping[str, Json]) -> Json:
-    node: Json = root
-    for part in ref.removeprefix("#").strip("/").split("/") if ref != "#" else ():
-        name = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, Mapping) and name in node:
-            node = node[name]
-        elif isinstance(node, list) and name.isdigit() and int(name) < len(node):
-            node = node[int(name)]
-        else:
-            return None
-    return node
 
 
 def _no_constant(name: str) -> Json:

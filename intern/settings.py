@@ -54,6 +54,15 @@ class Settings(BaseSettings):
     gpu_layers: int = Field(-1, ge=-1, description="Model layers on the GPU (llamacpp). -1: as many as fit.")
     deadline: float = Field(120.0, gt=0, description="Seconds a request may take before it is given up.")
 
+    teacher_url: str | None = Field(
+        None, description="OpenAI-compatible endpoint that writes examples from documents. Unset: the engine in use."
+    )
+    teacher_key: SecretStr | None = Field(None, description="API key for the teacher.")
+    teacher_model: str | None = Field(None, description="Model name at the teacher.")
+    contributor_cap: int = Field(
+        200, ge=1, description="Most examples of one contributor in a dataset; the skill's folder and imports are free."
+    )
+
     passage_tokens: int = Field(1200, ge=0, description="Token budget for retrieved passages in a prompt.")
     refuse_rate: float = Field(
         0.04,

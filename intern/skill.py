@@ -57,8 +57,21 @@ class ReviewRule(Model):
 
 
 class Learning(Model):
+    """When the skill is trained, on what, and who lets an adapter go live.
+
+    `auto`: by itself, after `new_examples` more than last time, after `every_days`, or when people accept clearly fewer
+    answers than before; at most `runs_a_week` times. `approve`: a person promotes. `redact` `collected`: the folder's
+    own examples are invented and hold nobody's data. `refusal` is how the output says no, such as `{found: false}`.
+    """
+
     min_examples: int = Field(default=50, ge=1)
     auto: bool = False
+    new_examples: int = Field(default=50, ge=1)
+    every_days: int | None = Field(default=None, ge=1)
+    runs_a_week: int = Field(default=3, ge=1, le=100)
+    approve: bool = False
+    redact: Literal["all", "collected"] = "all"
+    refusal: dict[str, Json] | None = Field(default=None, min_length=1, max_length=1)
 
 
 class SkillSpec(BaseModel):
@@ -288,6 +301,7 @@ def _check_fields(spec: SkillSpec, schema: OutputSchema | None, problems: list[s
     named = [(f"metrics.{name}", name) for name in spec.metrics]
     if spec.retrieval.citations is not None:
         named.append(("retrieval.citations", spec.retrieval.citations))
+    named += [(f"learning.refusal.{name}", name) for name in spec.learning.refusal or ()]
     there = f"; it has {', '.join(fields)}" if fields else " (it has no schema)"
     problems += [
         f"skill.yaml: key '{key}': the output has no such field{there}" for key, name in named if name not in fields

@@ -22,6 +22,9 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 Verdict = Literal["accept", "correct", "reject", "wrong_skill"]
 Split = Literal["train", "heldout"]
 Metric = Literal["exact", "text", "set", "number", "ignore"]
+Variant = Literal["original", "augmented"]
+RunKind = Literal["learn", "evaluate", "synthesize"]
+RunState = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
 def new_id(prefix: str) -> str:
@@ -231,11 +234,101 @@ class Example(Model):
     provenance: str = "folder"  # folder | api | review | import | synthesis
     contributor: str | None = None
     record: str | None = None
+    passage: str | None = None  # the passage that a synthetic example was written from
 
     @property
     def text(self) -> str:
         """The input as one text: the last user turn of a conversation."""
         return self.input if isinstance(self.input, str) else last_user_text(self.input)
+
+
+class Dropped(Model):
+    """An example that a dataset left out, and why: one word for machines, one sentence for people."""
+
+    example: str
+    reason: str
+    detail: str
+
+
+class Dataset(Model):
+    """A frozen snapshot of a skill's examples. `digest` is the SHA-256 of what it holds; it never changes.
+
+    `erased` counts examples that were deleted from it later because a person's data had to go; the digest still names
+    what was trained on.
+    """
+
+    id: str
+    team: str
+    skill: str
+    digest: str
+    variant: Variant = "original"
+    created: datetime
+    train: int
+    heldout: int
+    dropped: tuple[Dropped, ...] = ()
+    erased: int = 0
+
+
+class Run(Model):
+    """One piece of long work of the learning half. `learn`: dataset, training, evaluation, verdict. `evaluate`: every
+    rival on the held-out or on given examples. `synthesize`: examples written from the skill's documents."""
+
+    id: str
+    team: str
+    skill: str
+    kind: RunKind = "learn"
+    state: RunState
+    stage: str = ""  # gather, train, convert, evaluate, promote
+    recipe: Mapping[str, Json] = Field(default_factory=dict)
+    variant: Variant = "original"
+    started_by: str = ""
+    dataset: str | None = None
+    adapter: str | None = None  # skill@vN
+    decision: str | None = None
+    reason: str | None = None  # of the decision, or of the failure
+    train_seconds: float | None = None
+    created: datetime
+    ended: datetime | None = None
+
+
+class Adapter(Model):
+    """One immutable LoRA version of one skill. `digest` addresses its files below adapters/."""
+
+    team: str
+    skill: str
+    version: int
+    digest: str
+    base: str  # content hash of the base model it was trained on
+    dataset: str | None = None
+    run: str | None = None
+    recipe: str = ""
+    decision: str | None = None
+    created: datetime
+
+    @property
+    def name(self) -> str:
+        return f"{self.skill}@v{self.version}"
+
+
+class Deployment(Model):
+    """Which adapter serves a skill now; None is the base model. One row; promoting and rolling back change it."""
+
+    team: str
+    skill: str
+    version: int | None
+    previous: int | None = None
+    changed: datetime
+    by: str = ""
+    reason: str = ""
+
+
+class Lease(Model):
+    """What answers one request: an adapter by its public name (skill@vN) and the engine's, or the base model (both
+    None). `note` says why an adapter that should serve does not."""
+
+    name: str | None = None
+    engine_name: str | None = None
+    note: str | None = None
 
 
 class Document(Model):

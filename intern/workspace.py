@@ -13,14 +13,18 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
 
 from intern.engines.base import Engine
-from intern.errors import NotFound
+from intern.errors import NotFound, StoreFailure
 from intern.knowledge import Ingested, Knowledge, Upload, open_index
 from intern.knowledge.parse import Parser
+from intern.learning.deployments import Deployments
+from intern.learning.learner import Learner
+from intern.learning.loop import BaseModel
+from intern.learning.parts import WorkspaceParts
 from intern.library import SkillLibrary
 from intern.models import source
 from intern.models.embedder import Embedder, Vectors
@@ -33,6 +37,7 @@ from intern.routing.texts import standing
 from intern.settings import Settings
 from intern.store import records
 from intern.store.engine import open_database
+from intern.threads import Threads
 from intern.types import Message, Passage, Route
 
 log = logging.getLogger(__name__)
@@ -78,24 +83,30 @@ class Workspace:
         except BaseException:
             self.ownership.release()
             raise
+        self.threads = Threads()
         self.library = SkillLibrary(settings.home)
         self.recorder = records.Recorder(self.database)
         self.say: Progress = log.info
         self.routes = _Routes(self)
         self.documents = _Documents(self)
         self.engine = engine or open_engine(settings)
+        self.base = None if engine is not None else base_model(settings)
         self._given_embedder = embedder
         self._watchers: list[asyncio.Task[None]] = []
+        adapters = settings.home / "adapters"
+        self.deployments = Deployments(self.database, self.engine, adapters, self.base.sha256 if self.base else None)
         self.pipeline = Pipeline(
             library=self.library,
             router=self.routes,
             knowledge=self.documents,
             engine=self.engine,
+            adapters=self.deployments,
             recorder=self.recorder,
             passage_tokens=settings.passage_tokens,
             deadline=settings.deadline,
         )
         self.reviews = Reviews(self.database, self.library, self.routes, self.recorder.flush, self.routes.outdate)
+        self.learner = Learner(_parts(self), self.library, self.deployments)
         self.library.refresh()
 
     @_opened_once
@@ -129,32 +140,41 @@ class Workspace:
         """Open every part now, so that the first request is as fast as the next. `say` is told what takes time."""
         if say is not None:
             self.say = say
+        self.threads.lend()
         self.say(f"engine: loading {self.engine.info.model}")
         await self.engine.start()
+        await self.deployments.load()
         self.say("router: learning the skills")
         for team in self.library.teams:
-            await asyncio.to_thread(self.routes.ensure, team)
+            await self.routes.ready(team)
         self.say("documents: checking the skills' folders")
         for team in self.library.teams:
             for skill in self.library.all(team):
                 if skill.spec.retrieval.enabled:
-                    await asyncio.to_thread(self.documents.ensure, team, skill.name)
+                    await self.documents.ready(team, skill.name)
+        self.learner.start()
         self.say = log.info
 
     def start(self) -> None:
-        """Begin to watch the skill folders and to expire old records."""
-        if not self._watchers:
-            for seconds, work in (
-                (_WATCH_SECONDS, self._tend),
-                (_WATCH_SECONDS, self.documents.catch_up),  # may take minutes: skills and routes must not wait for it
-                (_EXPIRE_SECONDS, self._expire),
-            ):
-                self._watchers.append(asyncio.create_task(_repeat(seconds, work)))
+        """Begin to watch the skill folders and to expire old records, on the running loop, whose `asyncio.to_thread`
+        uses the workspace's threads from here on."""
+        if self._watchers:
+            return
+        self.threads.lend()
+        for name, seconds, work in (
+            ("(skills)", _WATCH_SECONDS, self._tend),
+            ("(documents)", _WATCH_SECONDS, self.documents.catch_up),  # may take minutes, which skills must not wait
+            ("(records)", _EXPIRE_SECONDS, self._expire),
+        ):
+            self._watchers.append(asyncio.create_task(self._repeat(name, seconds, work)))
 
     async def close(self) -> None:
+        """Close every part. Gives the workspace back only when no thread writes to it any more."""
         for watcher in self._watchers:
             watcher.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
+        await self.learner.close()
+        await self.threads.close()
         await self.engine.close()
         await asyncio.to_thread(self.recorder.close)
         if "knowledge" in self.__dict__:
@@ -190,14 +210,13 @@ class Workspace:
         if gone:
             log.info("%d records older than %d days were deleted", gone, self.settings.record_days)
 
-
-async def _repeat(seconds: float, work: Callable[[], None]) -> None:
-    while True:
-        try:
-            await asyncio.to_thread(work)
-        except Exception:
-            log.exception("tending the workspace failed; trying again")
-        await asyncio.sleep(seconds)
+    async def _repeat(self, name: str, seconds: float, work: Callable[[], None]) -> None:
+        while True:
+            try:
+                await self.threads.at_length(name, work)
+            except Exception:
+                log.exception("tending the workspace failed; trying again")
+            await asyncio.sleep(seconds)
 
 
 class _Routes:
@@ -227,7 +246,13 @@ class _Routes:
         self.ensure(team)
         self._workspace.router.learn(team, text, skill=skill, not_skill=not_skill)
 
+    async def ready(self, team: str) -> None:
+        """Wait, off the threads that requests share, until the team's requests can be routed."""
+        if team not in self._fitted:
+            await self._workspace.threads.once(team, ("routes", team), partial(self.ensure, team))
+
     def ensure(self, team: str) -> None:
+        """As `ready`, blocking."""
         if team not in self._fitted:
             with self._lock:
                 if team not in self._fitted:
@@ -295,7 +320,14 @@ class _Documents:
         self.ensure(team, skill)
         return self._workspace.knowledge.retrieve(team, skill, query, limit=limit, vector=vector)
 
+    async def ready(self, team: str, skill: str) -> None:
+        """Wait, off the threads that requests share, until the skill's folder was taken in once. A caller that gives
+        up leaves the reading to go on. Raises NotFound, StoreFailure."""
+        if (team, skill) not in self._current:
+            await self._workspace.threads.once(team, ("documents", team, skill), partial(self.ensure, team, skill))
+
     def ensure(self, team: str, skill: str) -> None:
+        """As `ready`, blocking."""
         if (team, skill) not in self._current:
             with self._lock(team, skill):
                 if (team, skill) not in self._current:
@@ -332,6 +364,8 @@ class _Documents:
 
         def uploads() -> Iterator[Upload]:
             for name in names:
+                if workspace.threads.closing.is_set():  # what was stored stays; the next start goes on
+                    raise StoreFailure("The workspace is being closed.")
                 try:
                     yield Upload(name=name, data=_read(folder / name, limit))
                 except OSError as error:  # the version stored before stays, since its name is among `names`
@@ -371,6 +405,38 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def base_model(settings: Settings) -> BaseModel | None:
+    """The base model's file, where the platform runs it itself. Raises ModelUnavailable."""
+    if settings.engine != "llamacpp":
+        return None
+    cache = settings.data / "cache"
+    path = source.resolve(settings.model, sha256=settings.model_sha256, cache=cache)
+    return BaseModel(path=str(path), name=path.stem, sha256=source.content_hash(path, cache=cache))
+
+
+def _parts(workspace: Workspace) -> WorkspaceParts:
+    """What the learning half uses of the workspace."""
+    settings = workspace.settings
+
+    def retrieve(team: str, skill: str, turns: Sequence[Message], limit: int) -> Sequence[Passage]:
+        return workspace.documents.retrieve(team, skill, turns, limit=limit)
+
+    def texts(team: str, skill: str) -> list[str]:
+        workspace.documents.ensure(team, skill)
+        names = [document.name for document in workspace.knowledge.documents(team, skill)]
+        return [f"{name}\n{workspace.knowledge.text(team, skill, name)}" for name in names]
+
+    return WorkspaceParts(
+        settings,
+        workspace.database,
+        base=workspace.base,
+        threads=settings.threads or available_cpus(),
+        embedder=lambda: workspace.embedder,
+        retrieve=retrieve,
+        texts=texts,
+    )
+
+
 def open_engine(settings: Settings) -> Engine:
     """The engine that the settings name, not started. Raises ModelUnavailable, InvalidInput."""
     if settings.engine == "openai":
@@ -389,11 +455,11 @@ def open_engine(settings: Settings) -> Engine:
         )
     from intern.engines.llamacpp import LlamaCppEngine
 
-    cache = settings.data / "cache"
-    path = source.resolve(settings.model, sha256=settings.model_sha256, cache=cache)
+    base = base_model(settings)
+    assert base is not None
     return LlamaCppEngine(
-        path,
-        model=f"{path.stem}:{source.content_hash(path, cache=cache)[:12]}",
+        Path(base.path),
+        model=f"{base.name}:{base.sha256[:12]}",
         context=settings.context,
         slots=settings.slots,
         queue=settings.queue,

@@ -7,7 +7,6 @@ token that the workspace's owner wrote for this machine's user counts as an admi
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Callable, Coroutine
@@ -42,7 +41,7 @@ class KeyRing:
         known = self._known.get(digest)
         if known is not None and known[0] > time.monotonic():
             return known[1]
-        key = await asyncio.to_thread(self._look_up, secret)
+        key = await self._workspace.threads.promptly(self._look_up, secret)
         if key is None:
             self._known.pop(digest, None)
             return None

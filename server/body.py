@@ -1,7 +1,11 @@
 """Request bodies: JSON read strictly, so that nothing behind this point meets text or numbers it cannot keep.
 
-In: the bytes of a body. Out: a JSON value without NUL, lone surrogates, NaN, infinities or bottomless nesting. Raises
-InvalidInput that says what is wrong and where. Knows no route and no model.
+In: the bytes of a body. Out: a JSON value without NUL, lone surrogates, NaN, infinities or bottomless nesting, and of a
+bounded number of parts. Raises InvalidInput that says what is wrong and where. Knows no route and no model.
+
+Bodies are read and validated on the event loop, where everybody waits meanwhile. A few megabytes can hold millions of
+values, each with an error of its own, which took most of a minute and gigabytes: hence bounds on numbers, not bytes
+alone, and `at_most` for lists that are validated one by one.
 """
 
 from __future__ import annotations
@@ -10,11 +14,14 @@ import json
 import math
 import re
 
+from pydantic import BeforeValidator
+
 from intern.errors import InvalidInput
-from intern.schema import deeper_than
 from intern.types import Json
 
 MAX_DEPTH = 64  # serialisers give up or overflow somewhere beyond 200
+MAX_VALUES = 250_000  # ten thousand examples of a dozen fields are half of it
+MAX_KEYS = 10_000
 
 _SUSPECT = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
 
@@ -34,11 +41,21 @@ def parse(body: bytes) -> Json:
         raise InvalidInput(_too_deep()) from error
     except ValueError as error:
         raise InvalidInput(f"The body is not valid JSON: {error}.") from error
-    if deeper_than(value, MAX_DEPTH):
-        raise InvalidInput(_too_deep())
+    _check_shape(value)
     if _SUSPECT.search(body):
         _check_text(value)
     return value
+
+
+def at_most(number: int, what: str) -> BeforeValidator:
+    """For a request model's list or object: one of more than `number` entries is refused before any is looked at."""
+
+    def check(value: Json) -> Json:
+        if isinstance(value, list | dict) and len(value) > number:
+            raise ValueError(f"it holds {len(value)} {what}; at most {number} are allowed")
+        return value
+
+    return BeforeValidator(check)
 
 
 def is_text(text: str) -> bool:
@@ -48,6 +65,27 @@ def is_text(text: str) -> bool:
 
 def _too_deep() -> str:
     return f"The body nests deeper than {MAX_DEPTH} levels."
+
+
+def _check_shape(value: Json) -> None:
+    level = [value] if isinstance(value, dict | list) else []
+    values = 1
+    for _ in range(MAX_DEPTH + 1):
+        for node in level:
+            values += len(node)
+            if isinstance(node, dict) and len(node) > MAX_KEYS:
+                raise InvalidInput(f"An object of the body has {len(node)} keys; at most {MAX_KEYS} are allowed.")
+        if values > MAX_VALUES:
+            raise InvalidInput(f"The body holds more than {MAX_VALUES} values. Send it in parts.")
+        level = [
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, dict) else node)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return
+    raise InvalidInput(_too_deep())
 
 
 def _check_text(value: Json) -> None:

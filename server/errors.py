@@ -34,6 +34,9 @@ STATUS: Mapping[type[errors.InternError], tuple[int, str]] = {
     errors.EngineFailure: (502, "engine_error"),
     errors.EngineUnavailable: (503, "engine_error"),
     errors.ModelUnavailable: (503, "engine_error"),
+    errors.AdapterRefused: (422, "invalid_request_error"),
+    errors.TrainingUnavailable: (409, "server_error"),
+    errors.TrainingFailed: (500, "server_error"),
     errors.WorkspaceBusy: (409, "server_error"),
     errors.StoreFailure: (503, "server_error"),
 }

@@ -1,7 +1,7 @@
 """/healthz: the process lives. /readyz: it can serve. /metrics: what it counted, for keys of the default team.
 
 The first two are open, so they name no skill, no team and no path, and what they ask of the parts is remembered for a
-second.
+second. They wait for nothing that takes long: the parts are asked in the threads for short work.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
@@ -38,6 +40,7 @@ class Readiness:
         self._lock = asyncio.Lock()
         self._until = 0.0
         self._known: tuple[bool, dict[str, str]] = (False, {})
+        self._asked: dict[str, asyncio.Task[str]] = {}
 
     async def parts(self) -> tuple[bool, dict[str, str]]:
         """(ready, what each part says). Never raises."""
@@ -54,11 +57,21 @@ class Readiness:
     async def _ask(self) -> tuple[bool, dict[str, str]]:
         engine, store, index = await asyncio.gather(
             _outcome("engine", self._engine()),
-            _outcome("store", asyncio.to_thread(describe, self._workspace.database)),
-            _outcome("index", asyncio.to_thread(self._index)),
+            _outcome("store", self._answer("store", partial(describe, self._workspace.database))),
+            _outcome("index", self._answer("index", self._index)),
         )
         parts = {"engine": engine[1], "store": store[1], "index": index[1], "skills": self._skills()}
         return engine[0] and store[0] and index[0], parts
+
+    async def _answer(self, part: str, question: Callable[[], str]) -> str:
+        """What a part says, in a thread. One that still owes an answer is not asked again: whatever hangs holds one of
+        the threads that keys are looked up in, and no more."""
+        task = self._asked.get(part)
+        if task is None or task.done():
+            task = self._asked[part] = asyncio.create_task(self._workspace.threads.promptly(question))
+            task.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
+        await asyncio.wait({task})  # unlike `await task`, leaves it running when the patience ends
+        return task.result()
 
     async def _engine(self) -> str:
         problem = await self._workspace.engine.health()
@@ -87,10 +100,10 @@ class _NotReady(Exception):
     """A part's own words, fit for everyone."""
 
 
-async def _outcome(part: str, question: Any) -> tuple[bool, str]:
+async def _outcome(part: str, question: Awaitable[str]) -> tuple[bool, str]:
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
-            return True, str(await question)
+            return True, await question
     except _NotReady as error:
         return False, str(error)
     except TimeoutError:

@@ -1,11 +1,13 @@
 """Around every request: its id, a line in the log, its counts, its span, an answer when the code broke. Pure ASGI.
 
 The id is made here (UUIDv7) and never taken over from a caller; it is in the header `x-intern-request-id`, in every log
-line of the request and in its span. Route templates are logged and counted, not paths, since paths can name people.
+line of the request and in its span. Route templates are logged and counted, not paths, since paths can name people. A
+request that is cancelled because the server stops is answered by a 503, unless its answer has begun.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from contextlib import nullcontext
@@ -13,10 +15,12 @@ from typing import Any
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from intern.types import new_id
 from server import errors
+from server.departure import STOPPING
 from server.metrics import Metrics
 from server.tracing import Tracing
 
@@ -56,6 +60,11 @@ class Observed:
 
         try:
             await self.app(scope, receive, sent)
+        except asyncio.CancelledError:  # the server stops and the grace is over; a client that leaves cancels nothing
+            if status is not None:
+                raise
+            headers = {"retry-after": "1", "connection": "close"}
+            await JSONResponse(STOPPING, 503, headers=headers)(scope, receive, sent)
         except Exception as error:
             log.exception("unexpected error")
             if status is not None:  # half an answer is out: only closing the connection can say that it is broken

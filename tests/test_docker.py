@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -62,6 +63,38 @@ def test_it_serves_without_root_and_by_settings_that_exist() -> None:
     command = re.search(r"exec \$\(BIN\)/(.+)$", recipe("run"), re.M)
     assert command is not None
     assert start.rstrip().endswith(f"exec {command[1]}")
+
+
+def test_compose_passes_every_setting_on_that_the_image_leaves_open() -> None:
+    known = {f"INTERN_{name.upper()}" for name in Settings.model_fields}
+    assert COMPOSE["environment"].keys() == known - set(re.findall(r"\bINTERN_[A-Z_]+(?==)", DOCKERFILE))
+    assert set(COMPOSE["environment"].values()) == {None}, "a value of its own would replace what was set"
+
+
+def start(folder: Path, *, copying: str) -> tuple[int, list[str]]:
+    """Run the image's start on `folder`, with a program `cp` that does `copying`; its exit status and the skills."""
+    programs, skills = folder / "bin", folder / "image"
+    for path, text in ((programs / "intern", "exit 0"), (programs / "cp", copying)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+    for name in ("one", "two"):
+        (skills / name).mkdir(parents=True, exist_ok=True)
+    home = folder / "workspace"
+    home.mkdir(exist_ok=True)
+    script = (ROOT / "docker" / "start.sh").read_text().replace("/app/skills", str(skills))
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "INTERN_HOME": str(home)}
+    done = subprocess.run(["sh", "-c", script], env=environment, check=False)
+    there = home / "skills"
+    return done.returncode, sorted(path.name for path in there.iterdir()) if there.exists() else []
+
+
+def test_a_start_that_is_interrupted_leaves_no_half_of_the_starter_skills(tmp_path: Path) -> None:
+    partly = 'mkdir -p "$3/one"; exit 1'
+    code, skills = start(tmp_path, copying=partly)
+    assert (code != 0, skills) == (True, [])
+    assert start(tmp_path, copying='exec /bin/cp "$@"') == (0, ["one", "two"])
+    assert start(tmp_path, copying=partly) == (0, ["one", "two"]), "a workspace that has skills is left alone"
 
 
 def test_the_port_is_the_same_everywhere() -> None:

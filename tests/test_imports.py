@@ -20,6 +20,7 @@ MAY: dict[str, set[str]] = {
     "errors": set(),
     "settings": set(),
     "ownership": VOCABULARY,
+    "threads": VOCABULARY,
     "schema": VOCABULARY,
     "parsers": VOCABULARY,
     "models": VOCABULARY,
@@ -29,12 +30,14 @@ MAY: dict[str, set[str]] = {
     "store": VOCABULARY,
     "routing": VOCABULARY | {"models"},
     "knowledge": VOCABULARY | {"models", "store", "parsers"},
-    "prompt": VOCABULARY | {"skill", "engines"},
+    "prompt": VOCABULARY | {"schema", "skill", "engines"},
     "pipeline": VOCABULARY | {"schema", "skill", "library", "models", "engines", "store", "prompt"},
     "reviews": VOCABULARY | {"skill", "library", "store"},
+    "learning": VOCABULARY
+    | {"__init__", "schema", "skill", "library", "models", "engines", "store", "parsers", "prompt"},
     "workspace": VOCABULARY
     | {"__init__", "ownership", "schema", "skill", "library", "models", "engines", "store", "routing", "knowledge"}
-    | {"pipeline", "reviews", "machine"},
+    | {"pipeline", "reviews", "machine", "threads", "learning"},
     "machine": VOCABULARY | {"ownership", "models", "store"},
     "doctor": VOCABULARY | {"ownership", "machine", "workspace", "models", "store"},
 }

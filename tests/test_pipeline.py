@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ import pytest
 
 from intern.engines.base import EngineRequest, Token
 from intern.engines.fake import FakeEngine, Reply
-from intern.errors import EngineFailure, InvalidInput, NotFound, OutputInvalid
+from intern.errors import DeadlineExceeded, EngineFailure, InvalidInput, NotFound, OutputInvalid
 from intern.library import SkillLibrary
-from intern.pipeline import Closed, Opened, Pipeline, cite_only
+from intern.pipeline import Closed, Opened, Pipeline
+from intern.prompt import cite_only
 from intern.skill import write_skill
 from intern.types import Ask, Caller, Candidate, Message, Passage, Record, Route, Sampling
 
@@ -35,6 +36,13 @@ SOURCED = {
 class Signposts:
     """A router that goes by the first word."""
 
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def ready(self, team: str) -> None:
+        await self.open.wait()
+
     def embed(self, text: str) -> object:
         return text
 
@@ -50,6 +58,9 @@ class Shelf:
 
     def __init__(self) -> None:
         self.queries: list[Sequence[Message] | str] = []
+
+    async def ready(self, team: str, skill: str) -> None:
+        pass
 
     def retrieve(self, team: str, skill: str, query: Any, *, limit: int, vector: object = None) -> list[Passage]:
         self.queries.append(query)
@@ -81,9 +92,25 @@ class Setting:
         self.shelf, self.notebook = Shelf(), Notebook()
 
     def pipeline(self, *replies: Reply, **how: Any) -> tuple[Pipeline, FakeEngine]:
-        engine = FakeEngine(replies, **how)
-        parts = {"library": self.library, "router": Signposts(), "knowledge": self.shelf, "recorder": self.notebook}
-        return Pipeline(engine=engine, **parts), engine  # type: ignore[arg-type]
+        return self.on(FakeEngine(replies, **how))
+
+    def on(self, engine: FakeEngine, **more: Any) -> tuple[Pipeline, FakeEngine]:
+        parts: Any = {"library": self.library, "knowledge": self.shelf, "recorder": self.notebook}
+        parts["router"] = Signposts()
+        return Pipeline(engine=engine, **parts, **more), engine
+
+
+class Scripted(FakeEngine):
+    """Gives exactly these tokens, whatever they are."""
+
+    def __init__(self, *tokens: Token) -> None:
+        super().__init__(tools=True)
+        self.tokens = tokens
+
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[Token, None]:
+        self.requests.append(request)
+        for token in self.tokens:
+            yield token
 
 
 @pytest.fixture
@@ -183,7 +210,7 @@ def test_an_engine_that_fails_in_mid_stream_leaves_what_was_said_in_the_record(s
         asyncio.run(drain(pipeline, ask("chat with me")))
     (record,) = setting.notebook.records
     assert record.error == "engine_failure: it broke"
-    assert record.choices[0].text == "one two"
+    assert (record.choices[0].text, record.choices[0].valid) == ("one two", False)
 
 
 def test_leaving_a_stream_stops_the_engine_and_is_recorded(setting: Setting) -> None:
@@ -311,3 +338,123 @@ def test_a_request_without_words_is_refused(setting: Setting, messages: tuple[Me
     pipeline, _ = setting.pipeline("hi")
     with pytest.raises(InvalidInput):
         asyncio.run(pipeline.answer(Ask(messages=messages)))
+
+
+@pytest.mark.parametrize("said", [(), (Token(text='{"label": "a"}'),)])
+@pytest.mark.parametrize("name", ["label", "chat"])
+def test_an_answer_whose_end_was_not_seen_is_no_answer(setting: Setting, said: tuple[Token, ...], name: str) -> None:
+    pipeline, _ = setting.on(Scripted(*said))
+    with pytest.raises(EngineFailure, match="broke off"):
+        asyncio.run(pipeline.answer(ask(skill=name)))
+    with pytest.raises(EngineFailure, match="broke off"):
+        asyncio.run(drain(pipeline, ask(skill=name)))
+    for record in setting.notebook.records:
+        assert (record.error or "").startswith("engine_failure")
+        assert not any(choice.valid for choice in record.choices)
+
+
+def test_every_one_of_n_choices_must_be_there(setting: Setting) -> None:
+    first = iter([True, False])
+
+    class Half(Scripted):
+        async def generate(self, request: EngineRequest) -> AsyncGenerator[Token, None]:
+            if next(first):
+                yield Token(text="whole")
+                yield Token(finish_reason="stop")
+
+    pipeline, _ = setting.on(Half())
+    with pytest.raises(EngineFailure, match="broke off"):
+        asyncio.run(pipeline.answer(ask("chat", sampling=Sampling(n=2))))
+
+
+def test_a_stream_that_was_heard_to_its_end_is_no_cancelled_one(setting: Setting) -> None:
+    async def scenario() -> None:
+        pipeline, _ = setting.pipeline("one two")
+        async with aclosing(pipeline.stream(ask("chat with me"))) as stream:
+            while not isinstance(await anext(stream), Closed):
+                pass
+            (record,) = setting.notebook.records  # it is there before the last piece
+            assert (record.error, record.choices[0].text) == (None, "one two")
+        async with aclosing(pipeline.stream(ask("what is love"))) as stream:
+            while not isinstance(await anext(stream), Closed):
+                pass
+        assert [record.error for record in setting.notebook.records] == [None, None]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("form", [{"skill": "label"}, {"skill": "chat", "output_schema": LABEL}])
+def test_a_stop_sequence_does_not_loosen_the_schema(setting: Setting, form: dict[str, Any], streamed: bool) -> None:
+    request = ask(sampling=Sampling(stop=("zzz",)), **form)
+    pipeline, engine = setting.pipeline("this is not json")
+    with pytest.raises(OutputInvalid):
+        asyncio.run(drain(pipeline, request) if streamed else pipeline.answer(request))
+    assert engine.requests[0].sampling.stop == ()
+
+
+def test_stop_sequences_are_for_texts_and_a_form_says_that_it_needs_none(setting: Setting) -> None:
+    pipeline, engine = setting.pipeline('{"label": "a"}')
+    sampling = Sampling(stop=("a",))
+    answer = asyncio.run(pipeline.answer(ask(sampling=sampling)))
+    assert answer.choices[0].parsed == {"label": "a"}
+    assert any("stop" in note for note in answer.notes)
+    asyncio.run(pipeline.answer(ask("chat", sampling=sampling)))
+    assert [r.sampling.stop for r in engine.requests] == [(), ("a",)]
+
+
+CALL = Token(tool_calls=({"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}},))
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+
+@pytest.mark.parametrize("reason", ["stop", "tool_calls"])
+def test_a_call_is_delivered_whatever_reason_the_engine_gives(setting: Setting, reason: Any) -> None:
+    pipeline, _ = setting.on(Scripted(CALL, Token(finish_reason=reason)))
+    answer = asyncio.run(pipeline.answer(ask(tools=(TOOL,), tool_choice={"type": "function"})))
+    assert answer.choices[0].tool_calls[0]["function"] == {"name": "f", "arguments": "{}"}
+
+
+def test_a_text_is_checked_whatever_reason_the_engine_gives(setting: Setting) -> None:
+    pipeline, _ = setting.on(Scripted(Token(text="garbage"), Token(finish_reason="tool_calls")))
+    with pytest.raises(OutputInvalid):
+        asyncio.run(pipeline.answer(ask(tools=(TOOL,))))
+    answer = asyncio.run(pipeline.answer(ask("chat", tools=(TOOL,))))
+    assert answer.choices[0].finish_reason == "stop"
+
+
+def test_calls_that_nobody_asked_for_are_no_way_around_the_schema(setting: Setting) -> None:
+    pipeline, _ = setting.on(Scripted(CALL, Token(finish_reason="tool_calls")))
+    with pytest.raises(OutputInvalid):
+        asyncio.run(pipeline.answer(ask()))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_deadline_holds_for_what_comes_before_the_engine(setting: Setting, streamed: bool) -> None:
+    async def scenario() -> None:
+        pipeline, engine = setting.on(FakeEngine(), deadline=0.05)
+        pipeline.router.open.clear()  # type: ignore[attr-defined]
+        with pytest.raises(DeadlineExceeded):
+            await (drain(pipeline, ask("chat")) if streamed else pipeline.answer(ask("chat")))
+        assert engine.requests == []
+
+    asyncio.run(scenario())
+    assert (setting.notebook.records[0].error or "").startswith("deadline_exceeded")
+
+
+def test_a_stream_ends_at_its_deadline_however_slowly_it_is_heard(setting: Setting) -> None:
+    async def scenario() -> list[Any]:
+        pipeline, engine = setting.on(FakeEngine(["one two three four"]), deadline=0.2)
+        heard: list[Any] = []
+
+        async def listen() -> None:
+            async with aclosing(pipeline.stream(ask("chat"))) as stream:
+                async for piece in stream:
+                    heard.append(piece)
+                    await asyncio.sleep(0.15)  # what a slow reader does
+
+        with pytest.raises(DeadlineExceeded):
+            await listen()
+        assert engine.gate.running == 0
+        return heard
+
+    assert len(asyncio.run(scenario())) < 4

@@ -99,6 +99,26 @@ def test_a_short_prompt_is_not_tokenized_at_all() -> None:
     assert engine.calls == 1
 
 
+def test_a_text_of_megabytes_is_refused_without_being_tokenized_whole() -> None:
+    class Reading(FakeEngine):
+        characters = 0
+
+        async def count_tokens(self, text: str) -> int:
+            self.characters += len(text)
+            return await super().count_tokens(text)
+
+    engine = Reading(context=4000)
+    with pytest.raises(ContextOverflow) as caught:
+        asyncio.run(build(skill(), ask("word " * 800_000), (), engine, passage_tokens=0))
+    assert engine.characters < 100_000
+    assert 700_000 < caught.value.tokens < 900_000
+
+
+def test_a_text_is_counted_whole_where_it_may_fit() -> None:
+    engine = FakeEngine(context=100_000)
+    assert asyncio.run(measure(engine, ask("word " * 50_000), enough=100)) in range(50_008, 50_020)
+
+
 def test_a_conversation_without_a_user_is_refused() -> None:
     with pytest.raises(InvalidInput):
         render(skill(), [Message(role="system", content="x")], ())

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,10 +20,10 @@ from intern.schema import OutputSchema, canonical, check_schema, parse_json
 SUITE = Path(__file__).parents[2] / "shared" / "data" / "json-schema-test-suite" / "tests" / "draft2020-12"
 
 
-def nested(depth: int) -> dict[str, object]:
+def nested(depth: int, name: str = "a") -> dict[str, object]:
     schema: dict[str, object] = {"type": "string"}
     for _ in range(depth):
-        schema = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+        schema = {"type": "object", "properties": {name: schema}, "required": [name]}
     return schema
 
 
@@ -44,6 +48,15 @@ HOSTILE = {
     "long string": ({"type": "string", "maxLength": 10_000_000}, "at most 10000"),
     "never satisfied": ({"type": "string", "minLength": 5, "maxLength": 3}, "cannot be used"),
     "required but forbidden": ({"type": "object", "properties": {"a": False}, "required": ["a"]}, "cannot be used"),
+    "reads the network through content": ({"contentSchema": {"$ref": "http://127.0.0.1/x"}}, "leaves the schema"),
+    "of a dialect that is elsewhere": ({"$schema": "http://127.0.0.1/meta", "type": "string"}, "not known"),
+    "bounds hidden in an unknown place": ({"$ref": "#/x", "x": {"enum": list(range(7_000))}}, "no subschema"),
+    "the same, written with escapes": ({"$ref": "#/%78", "x": {"enum": list(range(7_000))}}, "no subschema"),
+    "bounds hidden in data": ({"$ref": "#/const", "const": {"enum": list(range(7_000))}}, "no subschema"),
+    "requires itself by another name": ({"$ref": "#me", "$anchor": "me"}, "without end"),
+    "requires itself, escaped": ({"$ref": "#/$defs/%61", "$defs": {"a": {"$ref": "#/$defs/a"}}}, "without end"),
+    "endless names": (nested(3, name="n" * 5_000), "names are too long"),
+    "not a number JSON has": ({"maximum": float("inf")}, "not plain JSON"),
     "large": ({"type": "string", "description": "x" * 70_000}, "bytes"),
 }
 
@@ -55,6 +68,123 @@ def test_a_hostile_schema_is_refused_with_its_reason(name: str) -> None:
         check_schema(schema, param="response_format")
     assert caught.value.param == "response_format"
     assert len(caught.value.message) < 500
+
+
+@pytest.fixture
+def listener() -> Iterator[tuple[str, list[str]]]:
+    """(address, paths asked for) of a web server that has a schema at every path."""
+    asked: list[str] = []
+
+    class Schemas(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"type": "string"}')
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Schemas) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+        thread.join()
+
+
+WAYS_OUT: dict[str, Any] = {
+    "directly": {"$ref": "URL"},
+    "dynamically": {"$dynamicRef": "URL"},
+    "from content": {"type": "string", "contentSchema": {"$ref": "URL"}},
+    "from dependencies": {"dependencies": {"a": {"$ref": "URL"}}},
+    "from an unknown keyword": {"properties": {"a": {"$ref": "#/x"}}, "x": {"$ref": "URL"}},
+    "from deep in an unknown keyword": {"$ref": "#/x/y", "x": {"y": {"properties": {"z": {"$ref": "URL"}}}}},
+    "from an unknown keyword that is not used": {"type": "string", "x": {"$ref": "URL"}},
+    "by its dialect": {"$schema": "URL", "type": "string"},
+    "by a dialect within": {"properties": {"a": {"$schema": "URL"}}},
+    "by its identity": {"$id": "URL", "$ref": "#/$defs/a", "$defs": {"a": {"type": "string"}}},
+    "relative to its identity": {"$id": "URL", "$ref": "other.json"},
+}
+
+
+@pytest.mark.parametrize("way", WAYS_OUT)
+def test_no_schema_makes_the_platform_read_the_network_or_a_file(
+    listener: tuple[str, list[str]], tmp_path: Path, way: str
+) -> None:
+    address, asked = listener
+    (tmp_path / "x.json").write_text('{"type": "string"}')
+    said = []
+    for target in (f"{address}/x.json", (tmp_path / "x.json").as_uri(), (tmp_path / "missing.json").as_uri()):
+        try:
+            check_schema(json.loads(json.dumps(WAYS_OUT[way]).replace("URL", target)))
+            said.append("accepted")
+        except SchemaRefused as error:
+            said.append(error.message.replace(target, "URL"))
+    assert asked == []
+    assert len(set(said)) == 1  # and nothing tells what is there from what is not
+
+
+@pytest.mark.parametrize(
+    "dialect", ["https://json-schema.org/draft/2020-12/schema", "http://json-schema.org/draft-07/schema#"]
+)
+def test_dialects_that_generators_write_are_read_as_2020_12(dialect: str) -> None:
+    schema = check_schema({"$schema": dialect, "$id": "https://example.com/x", "prefixItems": [{"type": "integer"}]})
+    assert schema.problems([1]) == ()
+    assert schema.problems(["1"])
+    assert schema.schema["$schema"] == dialect
+
+
+REFERENCES: dict[str, Any] = {
+    "definition": {"$ref": "#/$defs/a", "$defs": {"a": {"enum": ["yes"]}}},
+    "escaped": {"$ref": "#/definitions/a~1b%25~0", "definitions": {"a/b%~": {"enum": ["yes"]}}},
+    "of a list": {"anyOf": [{"$ref": "#/anyOf/1"}, {"enum": ["yes"]}]},
+    "anchor": {"$ref": "#here", "$defs": {"a": {"$anchor": "here", "enum": ["yes"]}}},
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_references_within_the_schema_hold(name: str) -> None:
+    schema = check_schema(REFERENCES[name])
+    assert schema.problems("yes") == ()
+    assert schema.problems("no")
+
+
+KEYWORDS = (
+    *("items", "contains", "additionalProperties", "not", "if", "allOf", "anyOf", "oneOf", "prefixItems", "properties"),
+    *("patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies", "contentSchema", "enum", "type"),
+    *("required", "minItems", "maxItems", "minLength", "pattern", "format", "$ref", "$dynamicRef", "$id", "$schema"),
+    *("$anchor", "uniqueItems", "multipleOf", "dependentRequired", "x-guidance", "description"),
+)
+VALUES = (None, True, -1, 1.0, 1.5, 10**30, "a", "#", "#/%", [], [1], ["a"], [["a"]], [{}], {}, {"a": 1}, {"a": [1]})
+
+
+@pytest.mark.parametrize("keyword", KEYWORDS)
+def test_a_keyword_of_any_value_is_either_read_or_refused(keyword: str) -> None:
+    for value in VALUES:
+        for base in (
+            {},
+            {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
+            {"type": "array", "uniqueItems": True, "items": {"enum": ["a", "b"]}},
+        ):
+            for schema in ({**base, keyword: value}, {"type": "object", "properties": {"p": {**base, keyword: value}}}):
+                outcome = None
+                with contextlib.suppress(SchemaRefused):
+                    outcome = check_schema(schema)
+                assert outcome is None or isinstance(outcome, OutputSchema)
+
+
+def test_sizes_may_be_written_as_decimals() -> None:
+    tags = {"type": "array", "items": {"enum": ["a", "b", "c"]}, "uniqueItems": True, "minItems": 1.0, "maxItems": 2.0}
+    schema = check_schema(tags)
+    assert schema.problems(["a", "b"]) == ()
+    assert '["a", "a"]' not in schema.grammar
+
+
+def test_data_that_looks_like_a_schema_stays_data() -> None:
+    looks = {"type": "array", "items": {"enum": ["a"]}, "uniqueItems": True, "minItems": "one", "$ref": "http://x/"}
+    schema = check_schema({"type": "object", "properties": {"a": {"type": "string"}}, "default": looks})
+    assert json.dumps(looks) in schema.grammar
 
 
 def test_entangled_references_are_refused_in_bounded_time() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -14,7 +17,9 @@ import pytest
 from intern.engines.fake import FakeEngine
 from intern.errors import StoreFailure, WorkspaceBusy
 from intern.knowledge import Upload
+from intern.models.embedder import Vectors
 from intern.models.fake import HashEmbedder
+from intern.ownership import is_owned
 from intern.settings import Settings
 from intern.skill import write_skill
 from intern.workspace import Workspace
@@ -172,5 +177,141 @@ def test_a_file_that_cannot_be_read_is_a_problem_of_its_own_and_hidden_folders_a
             "good.md",
             "odd.md",
         }
+    finally:
+        closed(workspace)
+
+
+PATIENCE = 20.0
+
+
+class SlowEmbedder(HashEmbedder):
+    """Texts that name a glacier wait until they are let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Semaphore(0)
+        self.go = threading.Event()
+        self.entered = 0
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        if any("glacier" in text for text in texts) and not self.go.is_set():
+            self.entered += 1
+            self.begun.release()
+            assert self.go.wait(PATIENCE)
+        return super().embed(texts)
+
+
+def write_documents(skills: Path, name: str, *texts: str) -> None:
+    skill = write_skill(skills, name, SPEC | {"retrieval": {"enabled": True}})
+    skill.docs.mkdir()
+    for number, text in enumerate(texts):
+        (skill.docs / f"{number}.md").write_text(f"# Leave\n\n{text}\n")
+
+
+def test_a_folder_that_is_read_for_the_first_time_keeps_only_its_own_requests_waiting(tmp_path: Path) -> None:
+    write_documents(tmp_path / "skills", "slow", "The glacier moves an inch a year.")
+    write_documents(tmp_path / "teams" / "blue" / "skills", "quick", "Thirty days of holidays.")
+
+    async def scenario() -> None:
+        embedder = SlowEmbedder()
+        workspace = Workspace(Settings(home=tmp_path), engine=FakeEngine(), embedder=embedder)
+        workspace.threads.lend()
+        waiting = [asyncio.ensure_future(workspace.documents.ready("default", "slow")) for _ in range(40)]
+        try:
+            assert await asyncio.to_thread(embedder.begun.acquire, timeout=PATIENCE)
+            for job in waiting[1:]:  # their callers leave, or their time is up
+                job.cancel()
+            await asyncio.gather(*waiting[1:], return_exceptions=True)
+            async with asyncio.timeout(PATIENCE / 2):
+                await workspace.documents.ready("blue", "quick")
+                found = await asyncio.to_thread(workspace.documents.retrieve, "blue", "quick", "holidays", limit=3)
+            assert [passage.document for passage in found] == ["0.md"]
+            assert not waiting[0].done()
+        finally:
+            embedder.go.set()
+        await waiting[0]
+        found = await asyncio.to_thread(workspace.documents.retrieve, "default", "slow", "glacier", limit=3)
+        assert [passage.document for passage in found] == ["0.md"]
+        assert embedder.entered == 1, "it was read once for all who waited"
+        await workspace.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_team_whose_router_is_being_fitted_keeps_only_its_own_requests_waiting(tmp_path: Path) -> None:
+    write_skill(tmp_path / "skills", "slow", SPEC, utterances=["the glacier moves"])
+    write_skill(tmp_path / "teams" / "blue" / "skills", "quick", SPEC, utterances=["days of holidays"])
+
+    async def scenario() -> None:
+        embedder = SlowEmbedder()
+        workspace = Workspace(Settings(home=tmp_path), engine=FakeEngine(), embedder=embedder)
+        await workspace.routes.ready("blue")
+        waiting = [asyncio.ensure_future(workspace.routes.ready("default")) for _ in range(40)]
+        try:
+            assert await asyncio.to_thread(embedder.begun.acquire, timeout=PATIENCE)
+            async with asyncio.timeout(PATIENCE / 2):
+                route = await asyncio.to_thread(workspace.routes.route, "blue", "days of holidays")
+            assert route.nearest == "days of holidays"
+        finally:
+            embedder.go.set()
+        await asyncio.gather(*waiting)
+        assert workspace.routes.known("default") == {"slow"}
+        await workspace.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_workspace_is_given_back_only_when_its_last_writer_is_done(tmp_path: Path) -> None:
+    write_documents(tmp_path / "skills", "leave", "Thirty days of holidays.")
+
+    async def scenario() -> None:
+        embedder = SlowEmbedder()
+        workspace = Workspace(Settings(home=tmp_path), engine=FakeEngine(), embedder=embedder)
+        await workspace.warm()
+        workspace.start()
+        (tmp_path / "skills" / "leave" / "docs" / "new.md").write_text("# Ice\n\nThe glacier moves an inch a year.\n")
+        assert await asyncio.to_thread(embedder.begun.acquire, timeout=PATIENCE)
+        closing = asyncio.ensure_future(workspace.close())
+        await asyncio.wait({closing}, timeout=0.5)
+        assert not closing.done()
+        assert is_owned(workspace.settings.data)
+        embedder.go.set()
+        await closing
+        assert not is_owned(workspace.settings.data)
+
+    asyncio.run(scenario())
+    workspace = opened(tmp_path)
+    try:
+        assert [d.name for d in workspace.knowledge.documents("default", "leave")] == ["0.md", "new.md"]
+    finally:
+        closed(workspace)
+
+
+def test_a_folder_that_is_being_read_at_the_end_is_read_on_at_the_next_start(tmp_path: Path) -> None:
+    count = 40
+    write_documents(tmp_path / "skills", "ice", *(f"The glacier number {n} moves." for n in range(count)))
+    (tmp_path / "skills" / "ice" / "docs" / "-first.md").write_text("glacier " * 30_000)  # a whole batch
+
+    def stored(workspace: Workspace) -> int:
+        return len(workspace.knowledge.documents("default", "ice"))
+
+    async def stopped() -> None:
+        embedder = SlowEmbedder()
+        workspace = Workspace(Settings(home=tmp_path), engine=FakeEngine(), embedder=embedder)
+        reading = asyncio.ensure_future(workspace.documents.ready("default", "ice"))
+        assert await asyncio.to_thread(embedder.begun.acquire, timeout=PATIENCE)
+        closing = asyncio.ensure_future(workspace.close())
+        await asyncio.wait({closing}, timeout=0.2)
+        embedder.go.set()
+        await closing
+        with suppress(StoreFailure):
+            await reading
+
+    asyncio.run(stopped())
+    workspace = opened(tmp_path)
+    try:
+        assert stored(workspace) < count + 1
+        workspace.documents.ensure("default", "ice")
+        assert stored(workspace) == count + 1
     finally:
         closed(workspace)

@@ -1,24 +1,29 @@
-"""`intern examples import`: inputs with their right outputs, from JSON lines or CSV."""
+"""`intern examples import`: inputs with their right outputs, from a file in any layout.
+
+In: a file and, where wanted, a mapping of its columns. Out: the guessed mapping with sample rows for a person to agree
+to, and then the examples, all or none. Reading, guessing and checking is the server's, and so the same over HTTP.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from intern.cli import output
-from intern.cli.connection import connect, segment
-from intern.cli.options import AsJson, Home, Key, Url
-from intern.cli.rows import read_text
+from intern.cli.connection import Api, connect
+from intern.cli.options import AsJson, Home, Key, Url, load_settings
+from intern.cli.rows import open_input, read_text
 from intern.errors import InternError, InvalidInput
 
-BATCH_ROWS = 500
-BATCH_BYTES = 1_000_000
-COLUMNS = ("input", "output", "id", "group", "split")
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHOWN_ROWS = 2
+SHOWN_PROBLEMS = 5
+SHOWN_CHARACTERS = 400
 
 app = typer.Typer(help="Bring examples to a skill.", no_args_is_help=True)
 
@@ -31,10 +36,27 @@ def _examples() -> None:
 @app.command("import")
 def import_(
     skill: Annotated[str, typer.Argument(metavar="SKILL", help="The skill that learns from them.")],
-    file: Annotated[str, typer.Argument(metavar="FILE", help="JSON lines or CSV; - is standard input.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="JSON lines, a JSON list or CSV; - is standard input.")],
+    mapping: Annotated[
+        str | None, typer.Option("--mapping", metavar="FILE", help="Which columns become what.", show_default=False)
+    ] = None,
+    show: Annotated[bool, typer.Option("--show-mapping", help="Print the mapping as YAML, and add nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Take the guessed mapping without asking.")] = False,
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", metavar="COLUMN", help="A column of the input.", show_default=False)
+    ] = None,
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option("--output", metavar="COLUMN|FIELD=COLUMN", help="The output's column.", show_default=False),
+    ] = None,
+    nulls: Annotated[
+        Literal["keep", "drop", "explain"] | None,
+        typer.Option(help="What becomes of empty fields: null, left out, or a text.", show_default=False),
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out instead of adding nothing.")] = False,
     layout: Annotated[
-        Literal["jsonl", "csv"] | None,
-        typer.Option("--format", help="Otherwise by the file's name; JSON lines if that does not tell."),
+        Literal["jsonl", "json", "csv"] | None,
+        typer.Option("--format", help="Otherwise by the file's name and content.", show_default=False),
     ] = None,
     as_json: AsJson = False,
     home: Home = None,
@@ -43,109 +65,171 @@ def import_(
 ) -> None:
     """Add examples to a skill; the router learns from them at once.
 
-    A row of JSON lines is {"input": text or messages, "output": text or object}, with id, group and split
-    ("train" or "heldout") where wanted. A CSV has the columns input and output; an output is JSON if the skill has a
-    schema. Every row is checked before the first one is sent.
+    Rows with the columns input and output (and id, group, split where wanted) are taken as they are. Of any other
+    layout (OpenAI and ShareGPT conversations, Alpaca, Dolly, question and answer, a spreadsheet) the columns are
+    guessed: the mapping is shown with two rows as they would become, and added after a yes. Where nobody can be asked,
+    give --yes or --mapping. Every row is checked before the first one is added.
 
     ```bash
     intern examples import support-triage triaged.jsonl
-    intern examples import policy-answers questions.csv
+    intern examples import support-triage tickets.csv --show-mapping > map.yaml
+    intern examples import support-triage tickets.csv --mapping map.yaml
+    intern examples import support-triage tickets.csv --output category=Queue --output priority=Prio
+    intern examples import policy-answers faq.csv --yes --nulls drop --skip-bad
     jq -c '{input: .body, output: .label}' x | intern examples import leave -
     ```
     """
-    as_csv = layout == "csv" or (layout is None and file.lower().endswith(".csv"))
-    body = read_text(file)
+    fields = {"skill": skill, **({"format": layout} if layout else {})}
+    given = _given(inputs or [], outputs or [], nulls)
+    if mapping is not None:
+        from intern.learning.mapping import keys_of, load_keys, make_mapping
+
+        declared = make_mapping({**load_keys(read_text(mapping)), **given})
+        fields["mapping"] = json.dumps(keys_of(declared))
+    elif given:
+        fields["given"] = json.dumps(given)
     with connect(home, url, key) as api:
-        schema = api.get(f"/api/skills/{segment(skill)}")["schema"]
-        rows = read_examples(body, schema, as_csv=as_csv)
-        added = 0
-        with output.progress("examples", len(rows)) as bar:
-            for batch in batches(rows):
-                try:
-                    added += api.post("/api/examples", {"skill": skill, "examples": [row for _, row in batch]})["added"]
-                except InternError as error:
-                    lines = f"lines {batch[0][0]} to {batch[-1][0]}"
-                    raise InternError(f"{added} examples were added; {lines} were not: {error.message}") from error
-                bar.advance(bar.task_ids[0], len(batch))
+        sent = [(file, _read(file, home, url))]
+        seen = api.upload("/api/examples/preview", sent, fields)
+        if seen["mapping"] is None:
+            hint = "Name them with --input COLUMN and --output COLUMN, or with --mapping FILE."
+            raise InvalidInput(f"{seen['problems'][0]['message']} {hint}")
+        if show:
+            _print_mapping(seen, as_json)
+            return
+        own = seen["mapping"]["layout"] == "own"
+        agreed = own or yes or mapping is not None or (inputs is not None and outputs is not None)
+        if not agreed:
+            _explain(seen)
+        if seen["good"] < seen["rows"] and (not skip_bad or not seen["good"]):
+            raise InvalidInput(_bad(seen))
+        if not agreed:
+            _ask(seen, skill, as_json)
+        fields = {**fields, "mapping": json.dumps(seen["mapping"]), "skip_bad": str(skip_bad).lower()}
+        fields.pop("given", None)
+        _report(_import(api, sent, fields), own=own, mapping=seen["mapping"], as_json=as_json)
+
+
+def _given(inputs: list[str], outputs: list[str], nulls: str | None) -> dict[str, Any]:
+    """Keys of a mapping from the options. Raises BadParameter."""
+    given: dict[str, Any] = {"input": inputs} if inputs else {}
+    if len(inputs) > 1:
+        given["labels"] = True
+    fields = dict(pair.split("=", 1) for pair in outputs if "=" in pair)
+    if fields and len(fields) == len(outputs):
+        given["output"] = fields
+    elif len(outputs) == 1:
+        given["output"] = outputs[0]
+    elif outputs:
+        raise typer.BadParameter("--output is one COLUMN, or several times FIELD=COLUMN with different fields")
+    return {**given, **({"nulls": nulls} if nulls else {})}
+
+
+def _read(name: str, home: Path | None, url: str | None) -> bytes:
+    """The bytes of a file. Raises InvalidInput for more than this workspace's server takes at once."""
+    limit = load_settings(home=home).upload_bytes if url is None else None
+    with open_input(name) as file:
+        try:
+            data = file.read(-1 if limit is None else limit + 1)
+        except OSError as error:
+            raise InvalidInput(f"{name}: cannot be read: {error.strerror}.") from error
+    if limit is not None and len(data) > limit:
+        raise InvalidInput(
+            f"{name}: larger than the {limit / 1e6:g} MB that are taken at once. Bring it in parts, or raise "
+            "INTERN_UPLOAD_BYTES."
+        )
+    return data
+
+
+def _import(api: Api, sent: list[tuple[str, bytes]], fields: dict[str, str]) -> dict[str, Any]:
+    with output.progress("adding examples", None):
+        return dict(api.upload("/api/examples/import", sent, fields))
+
+
+def _print_mapping(seen: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        output.document(seen["mapping"])
+        return
+    from intern.learning.mapping import dump_mapping, make_mapping
+
+    output.piece(dump_mapping(make_mapping(seen["mapping"])))
+
+
+def _explain(seen: dict[str, Any]) -> None:
+    """The mapping, rows as they would become, and what is odd about them, for people."""
+    from intern.learning.mapping import dump_mapping, make_mapping
+
+    output.note(f"The columns were taken like this ({seen['format']}, {seen['encoding']}):\n")
+    output.note(dump_mapping(make_mapping(seen["mapping"])))
+    for example in seen["examples"][:SHOWN_ROWS]:
+        for side in ("input", "output"):
+            value = example[side]
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            more = "..." if len(text) > SHOWN_CHARACTERS else ""
+            output.note(f"line {example['line']}, {side}: {text[:SHOWN_CHARACTERS]}{more}")
+    for line in (*seen["notes"], *_named(seen["problems"])):
+        output.note(line)
+
+
+def _ask(seen: dict[str, Any], skill: str, as_json: bool) -> None:
+    """Go on if a person says so. Raises InternError if not, or if there is nobody to ask."""
+    if as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise InvalidInput(
+            "The file is not in the project's own layout, so its columns were guessed. Look at --show-mapping, then "
+            "give --yes, or the corrected mapping with --mapping FILE. Nothing was added."
+        )
+    bad = seen["rows"] - seen["good"]
+    skipping = f", without the {bad} bad rows" if bad else ""
+    if not typer.confirm(f"Add {seen['good']} examples like these to {skill}{skipping}?", err=True):
+        raise InternError("Nothing was added.")
+
+
+def _bad(seen: dict[str, Any]) -> str:
+    bad = seen["rows"] - seen["good"]
+    more = f" ({bad} of {seen['rows']} rows are bad)" if bad > 1 else ""
+    return f"{next(_named(seen['problems']))}{more}. Nothing was added."
+
+
+def _named(problems: list[dict[str, Any]]) -> Any:
+    from intern.learning.importing import Problem
+
+    return (str(Problem(**problem)) for problem in problems[:SHOWN_PROBLEMS])
+
+
+def _report(answer: dict[str, Any], *, own: bool, mapping: dict[str, Any], as_json: bool) -> None:
     if output.plain(as_json):
-        output.document({"skill": skill, "added": added})
-    else:
-        output.note(f"{added} examples were added to {skill}.")
+        skipped = {name: answer[name] for name in ("skipped", "problems") if answer["skipped"]}
+        output.document(
+            {
+                "skill": answer["skill"],
+                "added": answer["added"],
+                **({"same": answer["same"]} if answer["same"] else {}),
+                **skipped,
+                **({} if own else {"mapping": mapping}),
+            }
+        )
+        return
+    there = f"; {answer['same']} were there already" if answer["same"] else ""
+    output.note(f"{answer['added']} examples were added to {answer['skill']}{there}.")
+    if answer["skipped"]:
+        output.note(f"{answer['skipped']} bad rows were left out:")
+        for line in _named(answer["problems"]):
+            output.note(line)
+        if answer["skipped"] > SHOWN_PROBLEMS:
+            output.note("--json lists them all.")
 
 
 def read_examples(text: str, schema: dict[str, Any] | None, *, as_csv: bool) -> list[tuple[int, dict[str, Any]]]:
-    """(line, row) of each example in `text`. Raises InvalidInput with the first bad line and how many there are."""
+    """(line, row) of each example in `text`, in the project's own layout, as a skill's folder keeps them.
+
+    Raises InvalidInput with the first bad line and how many there are.
+    """
+    from intern.learning.importing import apply_mapping, check_whole
+    from intern.learning.mapping import OWN
+    from intern.learning.rowfile import open_rows
     from intern.schema import check_schema
-    from intern.skill import parse_example
 
-    checked = None if schema is None else check_schema(schema)
-    found: list[tuple[int, dict[str, Any]]] = []
-    problems: list[str] = []
-    for line, row in _csv(text, schema is not None) if as_csv else _jsonl(text):
-        try:
-            if isinstance(row, str):
-                raise InvalidInput(row)
-            parse_example(row, checked)
-            found.append((line, row))
-        except InvalidInput as error:
-            problems.append(f"line {line}: {error.message}")
-    if problems:
-        more = f" ({len(problems)} of {len(problems) + len(found)} rows are bad)" if len(problems) > 1 else ""
-        raise InvalidInput(f"{problems[0]}{more}. Nothing was added.")
-    if not found:
-        raise InvalidInput("There are no rows in it.")
-    return found
-
-
-def _jsonl(text: str) -> Iterator[tuple[int, Any]]:
-    """(line, value), or (line, what is wrong with it)."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-            yield number, value if isinstance(value, dict) else 'must be an object {"input": ..., "output": ...}'
-        except json.JSONDecodeError as error:
-            yield number, f"not valid JSON: {error.msg} (column {error.colno})"
-        except RecursionError:
-            yield number, "nests too deep"
-
-
-def _csv(text: str, structured: bool) -> Iterator[tuple[int, Any]]:
-    """(line, row), or (line, what is wrong with it). `structured`: an output is JSON."""
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        columns = reader.fieldnames or []
-        missing = [name for name in ("input", "output") if name not in columns]
-        unknown = [name for name in columns if name not in COLUMNS]
-        if missing or unknown:
-            what = f"has no column '{missing[0]}'" if missing else f"has an unknown column '{unknown[0]}'"
-            raise InvalidInput(f"The CSV {what}; its columns are input, output and, where wanted, id, group, split.")
-        for cells in reader:
-            if None in cells or any(cell is None for cell in cells.values()):
-                yield reader.line_num, f"must have {len(columns)} cells, as the first line"
-                continue
-            row: dict[str, Any] = {name: cell for name, cell in cells.items() if cell or name in ("input", "output")}
-            try:
-                row["output"] = json.loads(row["output"]) if structured else row["output"]
-            except (json.JSONDecodeError, RecursionError):
-                yield reader.line_num, "key 'output' must be JSON: the skill has a schema"
-                continue
-            yield reader.line_num, row
-    except csv.Error as error:
-        yield reader.reader.line_num, f"not valid CSV: {error}"
-
-
-def batches(rows: list[tuple[int, dict[str, Any]]]) -> Iterator[list[tuple[int, dict[str, Any]]]]:
-    """The rows in runs that one request can carry."""
-    batch: list[tuple[int, dict[str, Any]]] = []
-    size = 0
-    for line, row in rows:
-        length = len(json.dumps(row))
-        if batch and (len(batch) >= BATCH_ROWS or size + length > BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append((line, row))
-        size += length
-    if batch:
-        yield batch
+    rows = open_rows(text.encode(), format="csv" if as_csv else "jsonl")
+    found = apply_mapping(rows, OWN, None if schema is None else check_schema(schema))
+    check_whole(found)
+    return [(good.line, good.row) for good in found.examples]

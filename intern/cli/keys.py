@@ -66,7 +66,7 @@ def revoke(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Revoke a key: it stops working at once, for ever.
+    """Revoke a key: it stops working at once, for ever. Take it out of INTERN_API_KEY too: no start accepts it there.
 
     ```bash
     intern keys revoke key_0193f0c2b1d47c3f8a51e6d2c4b7a980

@@ -27,7 +27,7 @@ from intern.settings import Settings
 from intern.workspace import Workspace
 
 GRACE_SECONDS = 5  # what open requests and streams get when the server stops
-LAST_SECONDS = 10.0  # after which a server that still hangs is ended
+LAST_SECONDS = 25.0  # after which one that still hangs is ended: a long prompt or document cannot be interrupted
 LOADING_SECONDS = 3.0  # the same while it is loading, when there is nothing to lose
 _GROUP = "intern.edges"
 
@@ -91,7 +91,8 @@ def address(listener: socket.socket) -> str:
 
 
 class EdgeServer(uvicorn.Server):
-    """uvicorn, without its own signal handling; `ready` is called once it answers."""
+    """uvicorn, without its own signal handling; `ready` is called once it answers. It has stopped when every request
+    has come to its end, also those that it had to cancel, so that nothing uses the parts that are closed next."""
 
     def __init__(self, app: Any, ready: Callable[[], None]) -> None:
         config = uvicorn.Config(
@@ -108,6 +109,15 @@ class EdgeServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        requests = tuple(self.server_state.tasks)
+        if self.force_exit:  # the grace was cut short: uvicorn has cancelled nothing
+            for request in requests:
+                request.cancel()
+        if requests:
+            await asyncio.wait(requests)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -40,7 +40,7 @@ def up(home: Home = None, host: Host = None, port: Port = None, as_json: AsJson 
     ```bash
     intern up
     intern up --home my-intern --port 8080
-    INTERN_API_KEY=sk-my-own-key intern up --host 0.0.0.0
+    INTERN_API_KEY="$(cat key.txt)" intern up --host 0.0.0.0
     ```
     """
     _serve(home, host, port, as_json)

@@ -4,14 +4,18 @@ In: an `EngineRequest` (final messages, sampling, optional JSON Schema, optional
 chunks, the last one per choice with a finish reason, and one `Usage`. An engine knows nothing of skills, routing,
 documents or records.
 
-Every engine keeps these rules, and tests/test_engines_contract.py checks them on all of them:
+Every engine keeps these rules, and tests/engines/test_contract.py checks them on all of them:
 closing the stream (aclose, or cancelling the task) stops the generation; a full queue raises `Overloaded` before
 the first token; a prompt that does not fit raises `ContextOverflow`; a schema that it cannot enforce raises
-`SchemaRefused`; any other failure raises `EngineFailure`, also in mid-stream; `generate` never blocks the event loop.
+`SchemaRefused`; a deadline that passes, also in the queue, raises `DeadlineExceeded`; an adapter that is not loaded
+raises `EngineUnavailable`; any other failure raises `EngineFailure`, also in mid-stream, and an answer without a finish
+reason is one; `generate` never blocks the event loop. What an engine says in its errors may quote the request, so only
+words that it uses as identifiers go on (`identifiers`), never its sentences.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Protocol
@@ -44,6 +48,16 @@ class Token(Model):
     logprobs: tuple[Mapping[str, Json], ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def identifiers(**words: Json) -> str:
+    """What is an identifier or a number among an engine's own words for an error: ' (type a, code 400)', or ''."""
+    kept = {name: str(word) for name, word in words.items() if isinstance(word, str | int)}
+    listed = ", ".join(f"{name} {word}" for name, word in kept.items() if _IDENTIFIER.fullmatch(word))
+    return f" ({listed})" if listed else ""
 
 
 def time_left(request: EngineRequest, started: float) -> float | None:
@@ -91,9 +105,10 @@ class Engine(Protocol):
         """Names of the adapters that are loaded now."""
         ...
 
-    async def load_adapter(self, name: str, path: str) -> None: ...
-
-    async def unload_adapter(self, name: str) -> None: ...
+    async def set_adapters(self, adapters: Mapping[str, str]) -> None:
+        """Have exactly these adapters, by name the path of each, while requests go on. A name stands for one file for
+        ever: what is loaded already stays as it is. Raises EngineFailure or EngineUnavailable; then nothing changed."""
+        ...
 
     async def health(self) -> str | None:
         """None when it can serve, otherwise one line that says why not."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable, Iterable
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 
-from intern.engines.base import EngineInfo, EngineRequest, Token
+from intern.engines.base import EngineInfo, EngineRequest, Token, time_left
 from intern.engines.gate import Gate
-from intern.errors import ContextOverflow, InternError
+from intern.errors import ContextOverflow, DeadlineExceeded, EngineUnavailable, InternError
 from intern.types import Usage
 
 Reply = str | InternError | Callable[[EngineRequest], str]
@@ -63,10 +64,13 @@ class FakeEngine:
         return self.gate.running, self.gate.waiting
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[Token, None]:
-        entered = await self.gate.enter()
+        started = time.monotonic()
+        entered = await self.gate.enter(request.deadline)
         finished = False
         try:
             self.requests.append(request)
+            if request.adapter is not None and request.adapter not in self._adapters:
+                raise EngineUnavailable(f"The adapter {request.adapter} is not loaded.")
             reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
             if isinstance(reply, InternError):
                 raise reply
@@ -77,13 +81,16 @@ class FakeEngine:
             words = re.findall(r"\s*\S+|\s+$", text)
             limit = request.sampling.max_tokens or len(words)
             for number, word in enumerate(words[:limit]):
-                await self.pause.wait()
+                async with asyncio.timeout(time_left(request, started)):
+                    await self.pause.wait()
                 if self.fail_after is not None and number >= self.fail_after and self.failure:
                     raise self.failure
                 yield Token(text=word)
             yield Token(finish_reason="length" if len(words) > limit else "stop")
             yield Token(usage=Usage(prompt_tokens=prompt, completion_tokens=min(len(words), limit)))
             finished = True
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"The answer was not finished in {request.deadline:g} s.") from error
         finally:
             self.closed_early += not finished
             self.gate.leave(entered)
@@ -94,11 +101,8 @@ class FakeEngine:
     async def adapters(self) -> tuple[str, ...]:
         return tuple(self._adapters)
 
-    async def load_adapter(self, name: str, path: str) -> None:
-        self._adapters[name] = path
-
-    async def unload_adapter(self, name: str) -> None:
-        self._adapters.pop(name, None)
+    async def set_adapters(self, adapters: Mapping[str, str]) -> None:
+        self._adapters = {name: self._adapters.get(name, path) for name, path in adapters.items()}
 
     async def health(self) -> str | None:
         return self.down

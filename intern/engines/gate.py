@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections import deque
 
-from intern.errors import Overloaded
+from intern.errors import DeadlineExceeded, Overloaded
 
 
 class Gate:
@@ -27,11 +27,13 @@ class Gate:
     def waiting(self) -> int:
         return len(self._waiting)
 
-    async def enter(self) -> float:
-        """Wait for a free slot; returns the time (`time.monotonic`) to hand to `leave`.
+    async def enter(self, seconds: float | None = None) -> float:
+        """Wait for a free slot, at most that long; returns the time (`time.monotonic`) to hand to `leave`.
 
-        Raises Overloaded, with an estimate of when to come back, when the queue is full.
+        Raises Overloaded, with an estimate of when to come back, when the queue is full; DeadlineExceeded.
         """
+        if seconds is not None and seconds <= 0:
+            raise DeadlineExceeded("The time was up before the engine was asked.")
         if self.running < self.slots:
             self.running += 1
             return time.monotonic()
@@ -44,6 +46,14 @@ class Gate:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
+            async with asyncio.timeout(seconds):
+                await self._wait(turn)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"No slot of the engine became free in {seconds:g} s.") from error
+        return time.monotonic()
+
+    async def _wait(self, turn: asyncio.Future[None]) -> None:
+        try:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
@@ -52,7 +62,6 @@ class Gate:
             else:  # the slot was handed over in the same moment: pass it on
                 self._hand_on()
             raise
-        return time.monotonic()
 
     def leave(self, entered: float) -> None:
         self._seconds += 0.1 * (time.monotonic() - entered - self._seconds)

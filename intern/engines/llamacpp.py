@@ -1,7 +1,7 @@
 """The embedded engine: llama.cpp in this process, through xllamacpp.
 
 In: a GGUF file. Each request runs in a thread that hands chunks to the event loop, so nothing here blocks it. Loading
-or unloading an adapter makes a second llama.cpp server (weights are mapped, so it takes about a second), sends new
+or unloading adapters makes a second llama.cpp server (weights are mapped, so it takes about a second), sends new
 requests there, and closes the first when its last request is done; no request is dropped.
 
 llama.cpp also listens on a loopback port, which every local process could use, so it is locked with a random key.
@@ -11,27 +11,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
-from intern.engines.base import EngineInfo, EngineRequest, Token, time_left
+from intern.engines.base import EngineInfo, EngineRequest, Token, identifiers, time_left
 from intern.engines.gate import Gate
-from intern.errors import ContextOverflow, DeadlineExceeded, EngineFailure, EngineUnavailable, InvalidInput, NotFound
+from intern.errors import ContextOverflow, DeadlineExceeded, EngineFailure, EngineUnavailable, InvalidInput
 from intern.schema import check_schema
 from intern.types import Json, Message, Usage
 
 _END = object()
 _COUNT_CACHE = 4096
+_COUNTERS = 2  # texts tokenized at the same time: a long one keeps a core for seconds
 PROMPT_CACHE_MIB = 128  # llama.cpp would take up to 8 GiB
 
 
@@ -58,26 +60,34 @@ class LlamaCppEngine:
         self._gate = Gate(slots, queue)
         self._adapters: dict[str, str] = dict(adapters or {})
         self._current: _Server | None = None
-        self._draining: set[_Server] = set()
+        self._servers: set[_Server] = set()  # the one in service, and those that are still used
+        self._retiring: set[asyncio.Task[None]] = set()
         self._swap = asyncio.Lock()
+        self._closed = False
         self._pool = ThreadPoolExecutor(max_workers=slots, thread_name_prefix="llamacpp")
-        self._counts: OrderedDict[str, int] = OrderedDict()
+        self._counting = asyncio.Semaphore(_COUNTERS)
+        self._counts: OrderedDict[bytes, int] = OrderedDict()  # by the text's SHA-256
         self._info = EngineInfo(kind="llamacpp", model=model, context=context, slots=slots)
 
     async def start(self) -> None:
-        if self._current is None:
-            self._current = await self._make(self._adapters)
-            self._info = self._info.model_copy(update={"tools": self._current.tools})
+        async with self._swap:
+            self._check_open()
+            if self._current is None:
+                self._current = await self._make(self._adapters)
+                self._info = self._info.model_copy(update={"tools": self._current.tools})
 
     async def close(self) -> None:
-        current, self._current = self._current, None
-        for server in {*self._draining, *((current,) if current else ())}:
+        """End every answer, and every server: the one in service, those that are on their way in, those on their way
+        out. Returns when all are gone."""
+        self._closed = True
+        for server in self._servers:
             server.stop.set()
-        await asyncio.to_thread(self._pool.shutdown, wait=True)
-        if current is not None:
-            await current.http.aclose()
-        for server in tuple(self._draining):
-            await self._release(server)
+        async with self._swap:  # whoever makes a server has it closed before
+            current, self._current = self._current, None
+            if current is not None:
+                self._retire(current)
+        await asyncio.gather(*self._retiring)
+        await asyncio.to_thread(self._pool.shutdown)
 
     @property
     def info(self) -> EngineInfo:
@@ -91,13 +101,6 @@ class LlamaCppEngine:
     async def generate(self, request: EngineRequest) -> AsyncGenerator[Token, None]:
         started = time.monotonic()
         body = self._body(request)
-        entered = await self._gate.enter()
-        try:
-            server = self._server()  # only now: the wait may have outlasted a swap
-            prompt = json.dumps(body | server.choose(request.adapter))
-        except BaseException:
-            self._gate.leave(entered)
-            raise
         loop = asyncio.get_running_loop()
         chunks: asyncio.Queue[Any] = asyncio.Queue()
         left = threading.Event()
@@ -106,111 +109,163 @@ class LlamaCppEngine:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(chunks.put_nowait, item)
 
-        def on_chunk(chunk: str) -> bool:
-            hand_over(chunk)
-            return left.is_set() or server.stop.is_set()
+        def run(server: _Server, prompt: str) -> None:
+            def on_chunk(chunk: str) -> bool:
+                hand_over(chunk)
+                return left.is_set() or server.stop.is_set()
 
-        def run() -> None:
             try:
                 server.handle.handle_chat_completions(prompt, on_chunk)
                 hand_over(_END)
             except Exception as error:
                 hand_over(error)
 
-        server.users += 1
-        job = loop.run_in_executor(self._pool, run)
+        entered = await self._gate.enter(request.deadline)
+        try:
+            server = self._server()  # only now: the wait may have outlasted a swap
+            prompt = json.dumps(body | server.choose(request.adapter))
+            job = loop.run_in_executor(self._pool, run, server, prompt)
+        except BaseException:
+            self._gate.leave(entered)
+            raise
+        server.join()
 
         def done(_: Any) -> None:
             # The slot is free when llama.cpp is done with it, which may be later than the reader's leaving.
             self._gate.leave(entered)
-            server.users -= 1
-            if server in self._draining and server.users == 0:
-                _background(loop, self._release(server))
+            server.leave()
 
         job.add_done_callback(done)
         del job
+        finished = False
         try:
             while True:
                 async with asyncio.timeout(time_left(request, started)):
                     item = await chunks.get()
                 if item is _END:
                     break
-                if isinstance(item, Exception):
-                    raise EngineFailure(f"llama.cpp failed: {item}") from item
-                chunk = json.loads(item)
-                if "error" in chunk:
-                    raise _error(chunk["error"])
-                for token in _tokens(chunk, request.sampling.top_logprobs):
+                for token in _read(item, request.sampling.top_logprobs):
+                    finished = finished or token.finish_reason is not None
                     yield token
+            if not finished:
+                self._check_open()
+                raise EngineFailure("llama.cpp broke off before the answer was finished.")
         except TimeoutError as error:
-            raise DeadlineExceeded(f"The answer was not finished after {request.deadline:g} s.") from error
+            raise DeadlineExceeded(f"The answer was not finished in {request.deadline:g} s.") from error
         finally:
             left.set()
 
     async def count_tokens(self, text: str) -> int:
-        if (known := self._counts.get(text)) is not None:
-            self._counts.move_to_end(text)
+        key = hashlib.sha256(text.encode()).digest()
+        if (known := self._counts.get(key)) is not None:
+            self._counts.move_to_end(key)
             return known
-        server = self._server()
-        try:
-            response = await server.http.post("/tokenize", json={"content": text})
-            response.raise_for_status()
-        except httpx2.HTTPError as error:
-            raise EngineFailure(f"llama.cpp's tokenizer failed: {error}") from error
-        count = len(response.json()["tokens"])
-        self._counts[text] = count
+        async with self._counting:
+            with self._joined() as server:
+                try:
+                    response = await server.http.post("/tokenize", json={"content": text})
+                    response.raise_for_status()
+                    count = len(response.json()["tokens"])
+                except (httpx2.HTTPError, ValueError, KeyError) as error:
+                    raise EngineFailure(f"llama.cpp's tokenizer failed ({type(error).__name__}).") from error
+        self._counts[key] = count
         if len(self._counts) > _COUNT_CACHE:
             self._counts.popitem(last=False)
         return count
 
+    async def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation as `generate` would send it to the model. Raises EngineFailure."""
+        with self._joined() as server:
+            try:
+                body = {"messages": [_message(m) for m in messages]}
+                rendered = await server.http.post("/apply-template", json=body)
+                rendered.raise_for_status()
+                text = {"content": rendered.json()["prompt"], "add_special": True, "parse_special": True}
+                response = await server.http.post("/tokenize", json=text)
+                response.raise_for_status()
+                return [int(token) for token in response.json()["tokens"]]
+            except (httpx2.HTTPError, ValueError, KeyError) as error:
+                raise EngineFailure(f"llama.cpp's tokenizer failed ({type(error).__name__}).") from error
+
     async def adapters(self) -> tuple[str, ...]:
         return tuple(self._server().adapters)
 
-    async def load_adapter(self, name: str, path: str) -> None:
-        """Load a GGUF LoRA file under a name that was never used before. Raises EngineFailure, InvalidInput."""
-        async with self._swap:
-            if name in self._adapters:
-                raise InvalidInput(f"The adapter name {name} is taken; names are used once.")
-            await self._replace({**self._adapters, name: path})
+    async def set_adapters(self, adapters: Mapping[str, str]) -> None:
+        """Serve exactly these GGUF LoRA files, by name. One swap takes in what is new and leaves out what is not
+        there; a name that is loaded keeps its file, since what was computed with it may be kept too.
 
-    async def unload_adapter(self, name: str) -> None:
+        Raises EngineFailure for a file that cannot be loaded, EngineUnavailable when the engine is not running.
+        """
         async with self._swap:
-            if name not in self._adapters:
-                raise NotFound("adapter", name)
-            await self._replace({k: v for k, v in self._adapters.items() if k != name})
+            await self._replace(adapters)
 
     async def health(self) -> str | None:
         if self._current is None:
             return "the engine is not started"
-        try:
-            response = await self._current.http.get("/health", timeout=5)
-        except httpx2.HTTPError as error:
-            return f"llama.cpp does not answer: {type(error).__name__}"
+        with self._joined() as server:
+            try:
+                response = await server.http.get("/health", timeout=5)
+            except httpx2.HTTPError as error:
+                return f"llama.cpp does not answer: {type(error).__name__}"
         return None if response.status_code == 200 else f"llama.cpp says {response.status_code}"
 
     # --- inside ----------------------------------------------------------------------------------------------
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineUnavailable("The engine is closed.")
+
     def _server(self) -> _Server:
+        self._check_open()
         if self._current is None:
             raise EngineUnavailable("The engine is not started.")
         return self._current
 
+    @contextlib.contextmanager
+    def _joined(self) -> Iterator[_Server]:
+        """The server in service, which stays open as long as this takes."""
+        server = self._server()
+        server.join()
+        try:
+            yield server
+        finally:
+            server.leave()
+
     async def _make(self, adapters: Mapping[str, str]) -> _Server:
-        return await asyncio.to_thread(
-            _Server, self._path, self._context, self._slots, self._threads, self._gpu_layers, dict(adapters)
-        )
+        """A new server. Whoever is cancelled meanwhile, or closes the engine, leaves none behind."""
+        parts = (self._path, self._context, self._slots, self._threads, self._gpu_layers, dict(adapters))
+        making = asyncio.ensure_future(asyncio.to_thread(_Server, *parts))
+        try:
+            server = await asyncio.shield(making)
+        except asyncio.CancelledError:  # a thread cannot be stopped
+            with contextlib.suppress(EngineFailure):
+                self._retire(await making)
+            raise
+        if self._closed:
+            self._retire(server)
+            self._check_open()
+        self._servers.add(server)
+        return server
 
-    async def _replace(self, adapters: dict[str, str]) -> None:
-        server = await self._make(adapters)
-        old, self._current = self._current, server
-        self._adapters = adapters
-        if old is not None:
-            self._draining.add(old)
-            if old.users == 0:
-                await self._release(old)
+    async def _replace(self, adapters: Mapping[str, str]) -> None:
+        """Swap to a server with these adapters; to be called with `_swap` held."""
+        wanted = {name: self._adapters.get(name, path) for name, path in adapters.items()}
+        old = self._server()
+        if wanted == self._adapters:
+            return
+        server = await self._make(wanted)
+        self._current, self._adapters = server, wanted
+        self._retire(old)
 
-    async def _release(self, server: _Server) -> None:
-        self._draining.discard(server)
+    def _retire(self, server: _Server) -> None:
+        """Close a server once nobody uses it."""
+        task = asyncio.create_task(self._released(server))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _released(self, server: _Server) -> None:
+        await server.idle.wait()
+        self._servers.discard(server)
         await server.http.aclose()
         await asyncio.to_thread(server.free)
 
@@ -260,6 +315,8 @@ class _Server:
 
         self.adapters = adapters
         self.users = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
         self.stop = threading.Event()
         key = secrets.token_hex(16)
         params = xllamacpp.CommonParams()
@@ -304,17 +361,18 @@ class _Server:
         scales = [{"id": i, "scale": 1.0 if name == adapter else 0.0} for i, name in enumerate(self.adapters)]
         return {"lora": scales} if scales else {}
 
+    def join(self) -> None:
+        """Use it: it is not closed before `leave`. Both on the event loop."""
+        self.users += 1
+        self.idle.clear()
+
+    def leave(self) -> None:
+        self.users -= 1
+        if self.users == 0:
+            self.idle.set()
+
     def free(self) -> None:
         del self.handle
-
-
-_tasks: set[asyncio.Task[None]] = set()
-
-
-def _background(loop: asyncio.AbstractEventLoop, work: Any) -> None:
-    task = loop.create_task(work)
-    _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
 
 
 def _message(message: Message) -> dict[str, Json]:
@@ -329,10 +387,20 @@ def _message(message: Message) -> dict[str, Json]:
 def _error(error: Mapping[str, Json]) -> Exception:
     if error.get("type") == "exceed_context_size_error":
         return ContextOverflow(error.get("n_prompt_tokens", 0), error.get("n_ctx", 0))
-    message = str(error.get("message", "unknown error"))
+    said = identifiers(type=error.get("type"), code=error.get("code"))
     if error.get("code") == 400:
-        return InvalidInput(f"The engine refused the request: {message}")
-    return EngineFailure(f"llama.cpp failed: {message}")
+        return InvalidInput(f"The engine refused the request{said}.")
+    return EngineFailure(f"llama.cpp failed{said}.")
+
+
+def _read(item: Any, alternatives: int) -> list[Token]:
+    """The tokens of what llama.cpp handed over. Raises what it says went wrong."""
+    if isinstance(item, Exception):
+        raise EngineFailure(f"llama.cpp failed ({type(item).__name__}).")
+    chunk = json.loads(item)
+    if "error" in chunk:
+        raise _error(chunk["error"])
+    return _tokens(chunk, alternatives)
 
 
 def _tokens(chunk: Mapping[str, Json], alternatives: int) -> list[Token]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 import openai
 from openai.types.chat import ChatCompletionChunk
 
-from intern.engines.base import EngineInfo, EngineRequest, Token, time_left
+from intern.engines.base import EngineInfo, EngineRequest, Token, identifiers, time_left
 from intern.engines.gate import Gate
 from intern.errors import (
     ContextOverflow,
@@ -29,6 +29,7 @@ from intern.errors import (
 )
 from intern.types import Json, Usage
 
+_PIECES = re.compile(rb" [a-z]{1,3}|[a-z]{1,4}| {1,4}|[^a-z ]")  # of UTF-8, each at most a token in most texts
 _OVERFLOW = re.compile(r"(maximum|available) context (length|size)")  # vLLM and OpenAI; llama.cpp
 
 
@@ -60,7 +61,8 @@ class OpenAIEngine:
         if request.adapter is not None:
             raise EngineUnavailable(f"The endpoint {self._url} cannot serve the adapter {request.adapter}.")
         started = time.monotonic()
-        entered = await self._gate.enter()
+        entered = await self._gate.enter(request.deadline)
+        finished = False
         try:
             async with asyncio.timeout(time_left(request, started)):
                 stream = await self._client.chat.completions.create(**self._body(request))
@@ -68,30 +70,35 @@ class OpenAIEngine:
                 chunks = aiter(stream)
                 while True:
                     async with asyncio.timeout(time_left(request, started)):
-                        chunk = await anext(chunks, None)
-                    if chunk is None:
+                        tokens = await _read(chunks)
+                    if tokens is None:
                         break
-                    for token in _tokens(chunk):
+                    for token in tokens:
+                        finished = finished or token.finish_reason is not None
                         yield token
+            if not finished:
+                raise EngineFailure("The engine broke off before the answer was finished.")
         except TimeoutError as error:
-            raise DeadlineExceeded(f"The answer was not finished after {request.deadline:g} s.") from error
+            raise DeadlineExceeded(f"The answer was not finished in {request.deadline:g} s.") from error
         except openai.OpenAIError as error:
-            raise _translate(error, self._info.context) from error
+            raise _translate(error, self._info.context) from None  # its text may quote the request
         finally:
             self._gate.leave(entered)
 
     async def count_tokens(self, text: str) -> int:
-        """An upper estimate: three bytes of UTF-8 a token (English text has about four)."""
-        return -(-len(text.encode()) // 3)
+        """An upper estimate: four small letters of a word a token, and each other byte of UTF-8 a token of its own.
+
+        Measured on prose, code, tables and numbers in six scripts, that is 1 to 2.6 times what a small tokenizer
+        makes of them. Random letters are more tokens; of those only the endpoint can say that they do not fit.
+        """
+        return len(_PIECES.findall(text.encode()))
 
     async def adapters(self) -> tuple[str, ...]:
         return ()
 
-    async def load_adapter(self, name: str, path: str) -> None:
-        raise EngineUnavailable(f"The endpoint {self._url} cannot load adapters.")
-
-    async def unload_adapter(self, name: str) -> None:
-        raise EngineUnavailable(f"The endpoint {self._url} cannot unload adapters.")
+    async def set_adapters(self, adapters: Mapping[str, str]) -> None:
+        if adapters:
+            raise EngineUnavailable(f"The endpoint {self._url} cannot load adapters.")
 
     async def health(self) -> str | None:
         try:
@@ -127,6 +134,18 @@ class OpenAIEngine:
         return body
 
 
+async def _read(chunks: AsyncIterator[ChatCompletionChunk]) -> list[Token] | None:
+    """The next chunk's tokens, None at the end. Raises EngineFailure for what is no chunk of a completion.
+
+    The client takes JSON as it comes, so what it hands over can have any shape.
+    """
+    try:
+        chunk = await anext(chunks, None)
+        return None if chunk is None else _tokens(chunk)
+    except (ValueError, TypeError, AttributeError) as error:  # pydantic's and json's errors are ValueErrors
+        raise EngineFailure(f"The engine's answer cannot be read ({type(error).__name__}).") from None
+
+
 def _tokens(chunk: ChatCompletionChunk) -> list[Token]:
     found = []
     for choice in chunk.choices:
@@ -157,6 +176,9 @@ def _tokens(chunk: ChatCompletionChunk) -> list[Token]:
 
 
 def _translate(error: openai.OpenAIError, context: int) -> InternError:
+    status = error.status_code if isinstance(error, openai.APIStatusError) else None
+    words = {"type": error.type, "code": error.code, "param": error.param} if isinstance(error, openai.APIError) else {}
+    said = identifiers(status=status, **words)
     if isinstance(error, openai.APITimeoutError):
         return DeadlineExceeded("The engine did not answer in time.")
     if isinstance(error, openai.APIConnectionError):
@@ -177,6 +199,6 @@ def _translate(error: openai.OpenAIError, context: int) -> InternError:
         if error.code == "context_length_exceeded" or _OVERFLOW.search(message):
             return ContextOverflow(body.get("n_prompt_tokens") or context + 1, body.get("n_ctx") or context)
         if error.param == "response_format":
-            return SchemaRefused(f"The engine refused the schema: {message}", param="response_format")
-        return InvalidInput(f"The engine refused the request: {message}")
-    return EngineFailure(f"The engine failed: {type(error).__name__}")
+            return SchemaRefused(f"The engine refused the schema{said}.", param="response_format")
+        return InvalidInput(f"The engine refused the request{said}.")
+    return EngineFailure(f"The engine failed: {type(error).__name__}{said}.")

@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL, Engine, make_url
 from intern.errors import StoreFailure
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+_MIGRATION_LOCK = int.from_bytes(b"intern", "big")  # a number of our own among the database's advisory locks
 
 
 def open_database(url: str) -> Engine:
@@ -61,11 +62,14 @@ def make_engine(url: URL) -> Engine:
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the schema to the newest revision, in one transaction."""
+    """Bring the schema to the newest revision, in one transaction. Of several processes that start on one PostgreSQL
+    database at once, one migrates while the others wait."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
+        if connection.dialect.name == "postgresql":  # SQLite's file has one owner
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
         try:
             command.upgrade(config, "head")
         except Exception as error:

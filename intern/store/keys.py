@@ -9,16 +9,18 @@ from typing import Literal
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from intern.errors import NotFound
+from intern.errors import InvalidInput, NotFound
 from intern.store.tables import KeyRow
 from intern.types import DEFAULT_TEAM, Model, new_id, now
 
 Scope = Literal["admin", "user"]
 PREFIX = "sk-intern-"
+MIN_SECRET = 20  # characters of a key that somebody else made
+_SHOWN = 14
 
 
 class Key(Model):
-    """A key as people see it: everything but the secret."""
+    """A key as people see it: everything but the secret. `prefix` is at most a third of that."""
 
     id: str
     team: str
@@ -30,7 +32,7 @@ class Key(Model):
 
 
 def hash_key(secret: str) -> str:
-    """SHA-256: keys are 192 random bits, so a slow hash would only cost every request."""
+    """SHA-256: keys are long and random, so a slow hash would only cost every request."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -44,7 +46,7 @@ def create_key(
         "team": team,
         "name": name,
         "role": role,
-        "prefix": secret[:14],
+        "prefix": secret[: min(_SHOWN, len(secret) // 3)],
         "hash": hash_key(secret),
         "created": now(),
     }
@@ -78,17 +80,34 @@ def revoke_key(connection: Connection, key: str, team: str | None = None) -> Non
 def ensure_admin(connection: Connection, secret: str | None) -> str | None:
     """Make sure that an admin key exists; returns a secret that was made just now, to be printed once.
 
-    With `secret` given (INTERN_API_KEY), that one is stored, once, and None is returned.
+    With `secret` given (INTERN_API_KEY), that one is stored, once, and None is returned. Space around it is none of it:
+    a file's last newline, say. Raises InvalidInput when it cannot be the admin key, above all when it was revoked.
     """
     if secret is not None:
-        if find_key(connection, secret) is None:
-            connection.execute(sa.delete(KeyRow).where(KeyRow.hash == hash_key(secret)))
-            create_key(connection, name="INTERN_API_KEY", role="admin", secret=secret)
+        _ensure(connection, secret.strip())
         return None
     query = sa.select(sa.func.count()).select_from(KeyRow).where(KeyRow.role == "admin", KeyRow.revoked.is_(None))
     if connection.execute(query).scalar_one():
         return None
     return create_key(connection, name="first admin", role="admin")[1]
+
+
+def _ensure(connection: Connection, secret: str) -> None:
+    if len(secret) < MIN_SECRET or not all("!" <= character <= "~" for character in secret):
+        raise _unfit(f"must have at least {MIN_SECRET} characters, random ones, all of them ASCII and none a space")
+    row = connection.execute(sa.select(KeyRow.__table__).where(KeyRow.hash == hash_key(secret))).one_or_none()
+    if row is None:
+        create_key(connection, name="INTERN_API_KEY", role="admin", secret=secret)
+        return
+    known = _key(row)
+    if known.revoked is not None:
+        raise _unfit(f"was revoked ({known.id}) and stays so")
+    if (known.role, known.team) != ("admin", DEFAULT_TEAM):
+        raise _unfit(f"is the key {known.id}, with the role {known.role} in the team '{known.team}'")
+
+
+def _unfit(problem: str) -> InvalidInput:
+    return InvalidInput(f"The key in INTERN_API_KEY {problem}. Put another one there, or leave it unset.")
 
 
 def _key(row: sa.Row[tuple[object, ...]]) -> Key:

@@ -142,9 +142,14 @@ def _row(record: Record) -> dict[str, Any]:
     }
 
 
-def get_record(connection: Connection, team: str, record: str) -> Record:
-    """Raises NotFound, also for another team's record."""
+def get_record(connection: Connection, team: str, record: str, *, lock: bool = False) -> Record:
+    """`lock`: until the transaction ends, others that lock it wait (PostgreSQL; SQLite has one writer anyway).
+
+    Raises NotFound, also for another team's record.
+    """
     query = sa.select(RecordRow.body).where(RecordRow.team == team, RecordRow.id == record)
+    if lock:
+        query = query.with_for_update()
     body = connection.execute(query).scalar_one_or_none()
     if body is None:
         raise NotFound("record", record)

@@ -171,3 +171,105 @@ class UtteranceRow(Base):
     source: Mapped[str] = mapped_column(String(16))  # api | review
     record: Mapped[str | None] = mapped_column(ForeignKey("records.id", ondelete="CASCADE"), default=None, index=True)
     created: Mapped[datetime] = mapped_column(default=now)
+
+
+class HeldoutRow(Base):
+    """An input that is held out for the life of its skill: it is never trained on, whatever happens to its example.
+
+    `key` is the hash of the normalised input (see intern/learning/dataset.py).
+    """
+
+    __tablename__ = "heldout"
+    team: Mapped[str] = mapped_column(String(64), primary_key=True)
+    skill: Mapped[str] = mapped_column(String(100), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    created: Mapped[datetime] = mapped_column(default=now)
+
+
+class DatasetRow(Base):
+    """A frozen dataset (`intern.types.Dataset` in `body`); its examples are rows of `dataset_items`."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (UniqueConstraint("team", "skill", "digest"),)
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    team: Mapped[str] = mapped_column(String(64))
+    skill: Mapped[str] = mapped_column(String(100))
+    digest: Mapped[str] = mapped_column(String(64))
+    body: Mapped[dict[str, Any]] = mapped_column()
+    created: Mapped[datetime] = mapped_column(default=now)
+
+
+class DatasetItemRow(Base):
+    """One example of a dataset, redacted, as it was trained on or evaluated. `person`: whose data it was made from."""
+
+    __tablename__ = "dataset_items"
+    __table_args__ = (Index("dataset_items_by_person", "team", "person"), Index("dataset_items_by_key", "team", "key"))
+    dataset: Mapped[str] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True)
+    ordinal: Mapped[int] = mapped_column(Integer, primary_key=True)
+    team: Mapped[str] = mapped_column(String(64))
+    example: Mapped[str] = mapped_column(String(200), index=True)
+    key: Mapped[str] = mapped_column(String(64))
+    split: Mapped[str] = mapped_column(String(16))
+    person: Mapped[str | None] = mapped_column(String(200), default=None)
+    record: Mapped[str | None] = mapped_column(String(64), default=None)
+    body: Mapped[dict[str, Any]] = mapped_column()  # intern.types.Example
+
+
+class RunRow(Base):
+    """One run of the learning loop (`intern.types.Run` in `body`)."""
+
+    __tablename__ = "runs"
+    __table_args__ = (Index("runs_by_skill", "team", "skill"),)
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    team: Mapped[str] = mapped_column(String(64))
+    skill: Mapped[str] = mapped_column(String(100))
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    body: Mapped[dict[str, Any]] = mapped_column()
+    verdict: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), default=None)
+    created: Mapped[datetime] = mapped_column(default=now)
+
+
+class RunEventRow(Base):
+    """What happened during a run, in order: losses, points of the held-out curve, warnings."""
+
+    __tablename__ = "run_events"
+    run: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    ordinal: Mapped[int] = mapped_column(Integer, primary_key=True)
+    team: Mapped[str] = mapped_column(String(64))
+    body: Mapped[dict[str, Any]] = mapped_column()
+
+
+class AdapterRow(Base):
+    """An adapter. Rows are never deleted, so that a version is never given twice."""
+
+    __tablename__ = "adapters"
+    team: Mapped[str] = mapped_column(String(64), primary_key=True)
+    skill: Mapped[str] = mapped_column(String(100), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    body: Mapped[dict[str, Any]] = mapped_column()  # intern.types.Adapter
+
+
+class DeploymentRow(Base):
+    """Which adapter serves a skill. `version` and `previous` are versions of its adapters, NULL for the base model."""
+
+    __tablename__ = "deployments"
+    team: Mapped[str] = mapped_column(String(64), primary_key=True)
+    skill: Mapped[str] = mapped_column(String(100), primary_key=True)
+    version: Mapped[int | None] = mapped_column(Integer)
+    previous: Mapped[int | None] = mapped_column(Integer)
+    changed: Mapped[datetime] = mapped_column(default=now)
+    by: Mapped[str] = mapped_column("changed_by", String(200))
+    reason: Mapped[str] = mapped_column(Text)
+
+
+class DeploymentChangeRow(Base):
+    """Every promotion and rollback, for the record."""
+
+    __tablename__ = "deployment_changes"
+    __table_args__ = (Index("deployment_changes_by_skill", "team", "skill"),)
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    team: Mapped[str] = mapped_column(String(64))
+    skill: Mapped[str] = mapped_column(String(100))
+    body: Mapped[dict[str, Any]] = mapped_column()  # intern.types.Deployment
+    created: Mapped[datetime] = mapped_column(default=now)

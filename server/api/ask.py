@@ -64,6 +64,7 @@ async def try_out(
     )
 
     async def work() -> tuple[Route, Record, list[dict[str, Any]]]:
+        await workspace.routes.ready(caller.team)
         route = await asyncio.to_thread(workspace.pipeline.route, question)
         try:
             answer = await workspace.pipeline.answer(question)

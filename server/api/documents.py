@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, UploadFile
@@ -15,10 +14,11 @@ from intern.store.documents import list_origins
 from intern.store.keys import Key
 from intern.workspace import FOLDER_SOURCE
 from server.auth import Entered, KeyedRoute, User, Work
-from server.body import is_text
+from server.body import at_most, is_text
 
 MAX_NAME = 500
 MAX_SOURCE = 1_000
+MAX_KEPT = 100_000
 SHOWN = {"name", "source", "sha256", "media_type", "characters", "passages", "created"}
 
 router = APIRouter(prefix="/api/skills/{skill}/documents", route_class=KeyedRoute, tags=["documents"])
@@ -28,7 +28,7 @@ class Prune(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     source: str
-    keep: Annotated[list[str], Field(max_length=100_000)]
+    keep: Annotated[list[str], Field(fail_fast=True), at_most(MAX_KEPT, "names")]
 
 
 @router.get("")
@@ -54,7 +54,7 @@ async def upload(
             refused[number] = {"name": name[:MAX_NAME], "status": "refused", "passages": 0, "problem": problem}
         else:
             uploads.append(Upload(name=name, data=await part.read()))
-    taken = iter(await asyncio.to_thread(_ingest, workspace, key, skill, uploads, source))
+    taken = iter(await workspace.threads.at_length(key.team, _ingest, workspace, key, skill, uploads, source))
     data = [refused.get(number) or next(taken) for number in range(len(file))]
     if len(data) == 1 and data[0]["status"] == "refused":
         raise DocumentRefused(str(data[0]["problem"]), document=str(data[0]["name"]))

@@ -1,22 +1,30 @@
-"""/api/examples: right outputs for inputs, from a skill's folder and from people."""
+"""/api/examples: right outputs for inputs, from a skill's folder, from people, and from files in any layout."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Form, Query, UploadFile
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from intern.errors import InvalidInput, NotAllowed, NotFound
+from intern.learning.importing import Problem, apply_mapping, check_whole
+from intern.learning.layouts import guess_mapping
+from intern.learning.mapping import Mapping, keys_of, load_keys, load_mapping
+from intern.learning.rowfile import Format, RowFile, open_rows
 from intern.schema import OutputSchema
-from intern.skill import parse_example
+from intern.skill import Skill, parse_example
 from intern.store import records
+from intern.store.keys import Key
 from intern.types import Example, Json, new_id
 from server.auth import Entered, KeyedRoute, User, Work
 
 LEARNED_AT_ONCE = 64  # inputs that the router takes in before the answer; more wait for its next fit, seconds later
+SHOWN_EXAMPLES = 5  # of a preview
+SHOWN_PROBLEMS = 1_000  # more are counted
 
 router = APIRouter(prefix="/api/examples", route_class=KeyedRoute, tags=["examples"])
 
@@ -26,6 +34,8 @@ class NewExamples(BaseModel):
 
     skill: str
     examples: Annotated[list[dict[str, Json]], Field(min_length=1, max_length=10_000)]
+    provenance: Literal["api", "import"] = "api"
+    contributor: Annotated[str | None, Field(min_length=1, max_length=64)] = None
 
 
 @router.get("")
@@ -38,38 +48,147 @@ def listed(skill: Annotated[str, Query()], caller: User, workspace: Work) -> dic
 
 
 @router.post("", status_code=201)
-def add(body: NewExamples, caller: User, workspace: Work) -> dict[str, Any]:
-    """Add examples, all or none. One that is there already, input and output alike, is not added twice."""
-    known = workspace.library.get(caller.team, body.skill)
-    examples = [_example(row, number, known.schema, caller.key) for number, row in enumerate(body.examples)]
-    new = []
-    ids = []
-    with workspace.database.begin() as connection:
-        stored = records.list_examples(connection, caller.team, known.name)
-        there = {_content(example): example.id for example in (*known.examples, *stored)}
-        for example in examples:
-            if (same := there.setdefault(_content(example), example.id)) == example.id:
-                records.add_example(connection, caller.team, known.name, example)
-                new.append(example)
-            ids.append(same)
-    for example in new[:LEARNED_AT_ONCE]:
-        workspace.routes.learn(caller.team, example.text, skill=known.name)
-    workspace.routes.outdate(caller.team)
-    return {"added": len(new), "data": [{"id": ident} for ident in ids]}
+def add(body: NewExamples, key: Entered, workspace: Work) -> dict[str, Any]:
+    """Add examples, all or none. One that is there already, input and output alike, is not added twice.
+
+    `contributor` is who they are from, the key itself unless an admin names another.
+    """
+    known = workspace.library.get(key.team, body.skill)
+    if body.contributor not in (None, key.id):
+        _check_contributors(key, "contributor")
+    made = {"provenance": body.provenance, "contributor": body.contributor or key.id}
+    examples = [_example(row, number, known.schema, made) for number, row in enumerate(body.examples)]
+    added, ids = _keep(workspace, key.team, known, examples)
+    return {"added": added, "data": [{"id": ident} for ident in ids]}
 
 
-def _example(row: dict[str, Json], number: int, schema: OutputSchema | None, contributor: str | None) -> Example:
+def _example(row: dict[str, Json], number: int, schema: OutputSchema | None, made: dict[str, str]) -> Example:
     try:
         example = parse_example(row, schema)
     except InvalidInput as error:
         param = f"examples.{number}" + (f".{error.param}" if error.param else "")
         raise InvalidInput(f"examples.{number}: {error.message}. Nothing was added.", param=param) from error
-    changes = {"id": new_id("ex"), "provenance": "api", "contributor": contributor}
-    return example.model_copy(update=changes)
+    return example.model_copy(update=made)
+
+
+def _check_contributors(key: Key, param: str) -> None:
+    """What one contributor may bring is capped, so not everybody may speak for others. Raises NotAllowed."""
+    if key.role != "admin":
+        raise NotAllowed(f"Only an admin key can say that examples are from others: leave '{param}' out.")
+
+
+def _keep(workspace: Work, team: str, skill: Skill, examples: Sequence[Example]) -> tuple[int, list[str]]:
+    """Add what is not there yet, in one transaction; (how many were added, the id of each)."""
+    new = []
+    ids = []
+    with workspace.database.begin() as connection:
+        stored = records.list_examples(connection, team, skill.name)
+        there = {_content(example): example.id for example in (*skill.examples, *stored)}
+        for example in examples:
+            ident = new_id("ex")
+            if (same := there.setdefault(_content(example), ident)) == ident:
+                new.append(example.model_copy(update={"id": ident}))
+                records.add_example(connection, team, skill.name, new[-1])
+            ids.append(same)
+    for example in new[:LEARNED_AT_ONCE]:
+        workspace.routes.learn(team, example.text, skill=skill.name)
+    workspace.routes.outdate(team)
+    return len(new), ids
 
 
 def _content(example: Example) -> str:
     return json.dumps(example.model_dump(mode="json", include={"input", "output"}))
+
+
+# --- files of any layout ---------------------------------------------------------------------------------------
+
+Declared = Annotated[str | None, Form(description="A mapping, as YAML or JSON.")]
+
+
+@router.post("/preview")
+def preview(
+    file: UploadFile,
+    skill: Annotated[str, Form()],
+    key: Entered,
+    workspace: Work,
+    mapping: Declared = None,
+    given: Annotated[str | None, Form(description="Keys of a mapping that stand; the others are guessed.")] = None,
+    format: Annotated[Format | None, Form()] = None,
+) -> dict[str, Any]:
+    """What an import of `file` would make: the mapping that fits, the first examples, and every problem.
+
+    `mapping` is null where none could be guessed; `problems` then says why. Nothing is added.
+    """
+    schema = workspace.library.get(key.team, skill).schema
+    rows = open_rows(file.file.read(), name=file.filename or "", format=format)
+    answer = {"format": rows.format, "encoding": rows.encoding, "delimiter": rows.delimiter, "columns": rows.columns}
+    try:
+        agreed = load_mapping(mapping) if mapping is not None else _guess(rows, schema, key, given)
+    except InvalidInput as error:
+        if mapping is not None or error.param != "columns":
+            raise
+        problem = {"line": None, "column": None, "message": error.message}
+        return {"mapping": None, **answer, "rows": 0, "good": 0, "examples": [], "problems": [problem], "notes": []}
+    found = apply_mapping(rows, agreed, schema)
+    return {
+        "mapping": keys_of(agreed),
+        **answer,
+        "rows": found.rows,
+        "good": len(found.examples),
+        "examples": [{"line": good.line, **good.row} for good in found.examples[:SHOWN_EXAMPLES]],
+        "problems": _listed(found.problems),
+        "notes": found.notes,
+    }
+
+
+@router.post("/import", status_code=201)
+def import_(
+    file: UploadFile,
+    skill: Annotated[str, Form()],
+    key: Entered,
+    workspace: Work,
+    mapping: Declared = None,
+    skip_bad: Annotated[bool, Form()] = False,
+    format: Annotated[Format | None, Form()] = None,
+) -> dict[str, Any]:
+    """Add the rows of `file` as examples, all or none, or without the bad ones if `skip_bad`.
+
+    Only a file in the project's own layout needs no `mapping`.
+    """
+    known = workspace.library.get(key.team, skill)
+    rows = open_rows(file.file.read(), name=file.filename or "", format=format)
+    agreed = _guess(rows, known.schema, key, None) if mapping is None else load_mapping(mapping)
+    if mapping is None and agreed.layout != "own":
+        raise InvalidInput(
+            "The file's columns are not input and output. Send the mapping that POST /api/examples/preview answers, "
+            "once somebody has looked at it.",
+            param="mapping",
+        )
+    if agreed.contributor is not None:
+        _check_contributors(key, "mapping.contributor")
+    found = apply_mapping(rows, agreed, known.schema)
+    if not skip_bad or not found.examples:
+        check_whole(found)
+    examples = [good.example for good in found.examples]
+    examples = [one.model_copy(update={"contributor": one.contributor or key.id}) for one in examples]
+    added, _ = _keep(workspace, key.team, known, examples)
+    same, skipped = len(examples) - added, len(found.problems)
+    return {
+        "skill": known.name,
+        "added": added,
+        "same": same,
+        "skipped": skipped,
+        "problems": _listed(found.problems),
+    }
+
+
+def _guess(rows: RowFile, schema: OutputSchema | None, key: Key, given: str | None) -> Mapping:
+    guess = guess_mapping(rows.columns, rows.sample, schema, given=load_keys(given) if given else None)
+    return guess if key.role == "admin" else guess.model_copy(update={"contributor": None})
+
+
+def _listed(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    return [problem.model_dump(mode="json") for problem in problems[:SHOWN_PROBLEMS]]
 
 
 @router.delete("/{id}", status_code=204)

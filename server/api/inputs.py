@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from intern.errors import InvalidInput
 from intern.pipeline import AUTO
 from intern.types import Answer, Json, Message, Passage
+from server.body import at_most
 
 
 class Turn(BaseModel):
@@ -22,7 +23,9 @@ class Turn(BaseModel):
     content: str
 
 
-Input = str | Annotated[list[Turn], Field(min_length=1, max_length=1_000)]
+MAX_MESSAGES = 1_000
+
+Input = Annotated[str | Annotated[list[Turn], Field(min_length=1, fail_fast=True)], at_most(MAX_MESSAGES, "messages")]
 
 
 def as_messages(value: str | Sequence[Turn]) -> tuple[Message, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from typing import Annotated, Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from intern.errors import InvalidInput
+from intern.errors import DeadlineExceeded, InvalidInput
 from intern.types import Ask, last_user_text
 from server.api.inputs import Input, as_given, as_messages, input_named, passage
 from server.auth import KeyedRoute, User, Work
@@ -29,10 +31,12 @@ class RetrieveBody(BaseModel):
 
 
 @router.post("/route")
-def route(body: RouteBody, caller: User, workspace: Work) -> dict[str, Any]:
+async def route(body: RouteBody, caller: User, workspace: Work) -> dict[str, Any]:
     """The decision alone, with its calibrated confidence, the candidates and the nearest example."""
+    await _ready(workspace, workspace.routes.ready(caller.team))
     with input_named():
-        decision = workspace.pipeline.route(Ask(messages=as_messages(body.input), caller=caller))
+        asked = Ask(messages=as_messages(body.input), caller=caller)
+        decision = await asyncio.to_thread(workspace.pipeline.route, asked)
     return {
         "input": as_given(body.input),
         "skill": decision.skill,
@@ -43,7 +47,7 @@ def route(body: RouteBody, caller: User, workspace: Work) -> dict[str, Any]:
 
 
 @router.post("/skills/{skill}/retrieve")
-def retrieve(skill: str, body: RetrieveBody, caller: User, workspace: Work) -> dict[str, Any]:
+async def retrieve(skill: str, body: RetrieveBody, caller: User, workspace: Work) -> dict[str, Any]:
     """The passages of a skill's documents for a text or a conversation, the most relevant first."""
     known = workspace.library.get(caller.team, skill)
     messages = as_messages(body.input)
@@ -51,5 +55,16 @@ def retrieve(skill: str, body: RetrieveBody, caller: User, workspace: Work) -> d
         raise InvalidInput("There is no user message with text.", param="input")
     query = body.input if isinstance(body.input, str) else [m for m in messages if m.role != "system"]
     limit = body.limit or known.spec.retrieval.passages
-    found = workspace.documents.retrieve(caller.team, skill, query, limit=limit)
+    await _ready(workspace, workspace.documents.ready(caller.team, skill))
+    found = await asyncio.to_thread(workspace.documents.retrieve, caller.team, skill, query, limit=limit)
     return {"input": as_given(body.input), "passages": [passage(p) for p in found]}
+
+
+async def _ready(workspace: Work, ready: Awaitable[None]) -> None:
+    """Wait for what is being read for the first time, no longer than a request may take."""
+    seconds = workspace.settings.deadline
+    try:
+        async with asyncio.timeout(seconds):
+            await ready
+    except TimeoutError as error:
+        raise DeadlineExceeded(f"The skills or documents were not read in {seconds:g} s. Try again later.") from error

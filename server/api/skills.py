@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import shutil
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from intern.errors import NotFound
+from intern.errors import NotFound, StoreFailure
 from intern.skill import NAME, Generation, Learning, Retrieval, ReviewRule, Skill, write_skill
 from intern.store import records
 from intern.store.documents import count_documents
 from intern.types import Json, Metric
 from server.auth import Admin, KeyedRoute, User, Work
+from server.body import at_most
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +45,9 @@ class NewSkill(BaseModel):
     generation: Generation | None = None
     review: ReviewRule | None = None
     learning: Learning | None = None
-    metrics: dict[str, Metric] | None = None
-    examples: Annotated[list[dict[str, Json]], Field(max_length=10_000)] = Field(default_factory=list)
-    utterances: Annotated[list[str], Field(max_length=10_000)] = Field(default_factory=list)
+    metrics: Annotated[dict[str, Metric] | None, at_most(1_000, "fields")] = None
+    examples: Annotated[list[dict[str, Json]], Field(fail_fast=True), at_most(10_000, "examples")] = []
+    utterances: Annotated[list[str], Field(fail_fast=True), at_most(10_000, "utterances")] = []
 
     def spec(self) -> dict[str, Json]:
         """What goes into skill.yaml: what was said, and no defaults."""
@@ -112,11 +116,34 @@ def _remove(workspace: Work, team: str, skill: str) -> None:
         raise NotFound("skill", skill)
     trash = workspace.settings.data / "trash"
     trash.mkdir(parents=True, exist_ok=True)
-    folder.rename(trash / f"{team}-{skill}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
+    _move(folder, trash / f"{team}-{skill}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
     workspace.documents.forget(team, skill)
     with workspace.database.begin() as connection:
         records.forget_skill(connection, team, skill)
     workspace.refresh()
+
+
+def _move(folder: Path, to: Path) -> None:
+    """Move a folder, also to another volume: it stays as a whole or goes as a whole. Raises StoreFailure."""
+    try:
+        folder.rename(to)
+        return
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    hidden = folder.with_name(f".{to.name}")  # the library passes over such names
+    folder.rename(hidden)
+    try:
+        shutil.copytree(hidden, to, symlinks=True)
+    except OSError as error:
+        shutil.rmtree(to, ignore_errors=True)
+        hidden.rename(folder)
+        log.exception("the folder of skill %s could not be moved", folder.name)
+        raise StoreFailure("The skill's folder cannot be moved to data/trash; the log says why.") from error
+    if hidden.is_symlink():
+        hidden.unlink()
+    else:
+        shutil.rmtree(hidden)
 
 
 async def _fit(workspace: Work, team: str, skill: str | None = None) -> None:
@@ -127,7 +154,7 @@ async def _fit(workspace: Work, team: str, skill: str | None = None) -> None:
     nearest examples much sooner, and the rest happens behind the answer.
     """
     workspace.routes.outdate(team)
-    fitting = asyncio.ensure_future(asyncio.to_thread(workspace.routes.catch_up))
+    fitting = asyncio.ensure_future(workspace.threads.at_length(team, workspace.routes.catch_up))
     _fitting.add(fitting)
     fitting.add_done_callback(_fitted)
     with suppress(TimeoutError):

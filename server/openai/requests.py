@@ -13,9 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from intern.errors import InvalidInput, NotFound
 from intern.pipeline import AUTO
+from intern.schema import parse_json
 from intern.types import Ask, Caller, Json, Message, Sampling
+from server.body import at_most
 
 PREFIX = "intern/"
+MAX_MESSAGES = 1_000
+MAX_PARTS = 1_000  # of one message's content
+MAX_TOOLS = 256
 
 REFUSED = {
     "audio": "answers are text",
@@ -42,17 +47,69 @@ class _Part(BaseModel):
     refusal: str | None = None
 
 
+class _Open(BaseModel):
+    """An object that is passed on as it came, once what engines rely on is there: they fail with messages that quote
+    what they were sent, and a failure is no answer to a caller's mistake."""
+
+    model_config = ConfigDict(extra="allow")
+
+    def given(self) -> dict[str, Json]:
+        return self.model_dump(exclude_unset=True)
+
+
+class _CalledFunction(_Open):
+    name: str = Field(min_length=1, max_length=200)
+    arguments: str
+
+    @field_validator("arguments")
+    @classmethod
+    def _is_object(cls, text: str) -> str:
+        if not text.strip():  # how some clients write a call without arguments
+            return "{}"
+        if not isinstance(parse_json(text)[0], dict):
+            raise ValueError("it must be the text of a JSON object, such as '{}'")
+        return text
+
+
+class _ToolCall(_Open):
+    id: str = Field(min_length=1, max_length=200)
+    type: Literal["function"]
+    function: _CalledFunction
+
+
+class _DeclaredFunction(_Open):
+    name: str = Field(min_length=1, max_length=200)
+    description: str | None = None
+    parameters: dict[str, Json] | None = None
+
+
+class _Tool(_Open):
+    type: Literal["function"]
+    function: _DeclaredFunction
+
+
+class _NamedFunction(_Open):
+    name: str = Field(min_length=1, max_length=200)
+
+
+class _NamedTool(_Open):
+    type: Literal["function"]
+    function: _NamedFunction
+
+
 class ChatMessage(BaseModel):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[_Part] | None = None
-    tool_calls: list[dict[str, Json]] | None = None
+    content: Annotated[str | Annotated[list[_Part], Field(fail_fast=True)] | None, at_most(MAX_PARTS, "parts")] = None
+    tool_calls: Annotated[
+        Annotated[list[_ToolCall], Field(fail_fast=True)] | None, at_most(MAX_TOOLS, "tool calls")
+    ] = None
     tool_call_id: str | None = None
 
     def message(self, place: str) -> Message:
         return Message(
             role="system" if self.role == "developer" else self.role,
             content=self._text(place),
-            tool_calls=tuple(self.tool_calls or ()),
+            tool_calls=tuple(call.given() for call in self.tool_calls or ()),
             tool_call_id=self.tool_call_id,
         )
 
@@ -93,14 +150,14 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     model: str
-    messages: list[ChatMessage] = Field(min_length=1, max_length=1_000)
+    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True), at_most(MAX_MESSAGES, "messages")]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    stop: str | list[str] | None = None
+    stop: Annotated[str | list[str] | None, at_most(4, "stop sequences")] = None
     n: Annotated[int, Field(ge=1, le=8)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
@@ -108,20 +165,17 @@ class ChatRequest(BaseModel):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
-    tools: list[dict[str, Json]] | None = None
-    tool_choice: Json = None
-    modalities: list[str] | None = None
+    tools: Annotated[Annotated[list[_Tool], Field(fail_fast=True)] | None, at_most(MAX_TOOLS, "tools")] = None
+    tool_choice: Literal["none", "auto", "required"] | _NamedTool | None = None
+    modalities: Annotated[list[str] | None, at_most(8, "modalities")] = None
     user: str | None = Field(default=None, max_length=200)
     safety_identifier: str | None = Field(default=None, max_length=200)
-    metadata: dict[str, str] | None = Field(default=None, max_length=16)
+    metadata: Annotated[dict[str, str] | None, at_most(16, "entries")] = None
 
     @field_validator("stop")
     @classmethod
     def _stops(cls, value: Any) -> Any:
-        sequences = value if isinstance(value, list) else [value]
-        if len(sequences) > 4:
-            raise ValueError("at most 4 stop sequences are allowed")
-        if "" in sequences:
+        if "" in (value if isinstance(value, list) else [value]):
             raise ValueError("a stop sequence cannot be empty")
         return value
 
@@ -163,8 +217,8 @@ class ChatRequest(BaseModel):
             ),
             output_schema=schema,
             json_object=form is not None and form.type == "json_object",
-            tools=tuple(self.tools or ()) if self.tool_choice != "none" else (),
-            tool_choice=self.tool_choice,
+            tools=tuple(tool.given() for tool in self.tools or ()) if self.tool_choice != "none" else (),
+            tool_choice=self.tool_choice.given() if isinstance(self.tool_choice, _NamedTool) else self.tool_choice,
             caller=caller.model_copy(update={"person": self.user or self.safety_identifier}),
             metadata=self.metadata or {},
         )
@@ -184,7 +238,7 @@ class EmbeddingsRequest(BaseModel):
     """The body of POST /v1/embeddings."""
 
     model: str
-    input: str | list[str] | list[int] | list[list[int]]
+    input: str | list[Json]  # the route says what may stand in the list, once for all of it
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
     user: str | None = None

@@ -41,7 +41,8 @@ async def chat(request: Request, body: ChatRequest, caller: User, workspace: Wor
     try:
         if body.stream:
             include_usage = bool(body.stream_options and body.stream_options.include_usage)
-            return await _stream(request, workspace.pipeline.stream(ask), ask, metrics, include_usage=include_usage)
+            pieces, deadline = workspace.pipeline.stream(ask), workspace.pipeline.deadline
+            return await _stream(request, pieces, ask, metrics, deadline, include_usage=include_usage)
         answer = await until_gone(request.receive, workspace.pipeline.answer(ask))
     except NotFound as error:
         if error.what != "skill" or ask.skill is None:
@@ -52,7 +53,11 @@ async def chat(request: Request, body: ChatRequest, caller: User, workspace: Wor
     return JSONResponse(responses.completion(answer), headers=responses.headers(answer))
 
 
-async def _stream(request: Request, pieces: Pieces, ask: Ask, metrics: Metrics, *, include_usage: bool) -> Response:
+async def _stream(
+    request: Request, pieces: Pieces, ask: Ask, metrics: Metrics, deadline: float, *, include_usage: bool
+) -> Response:
+    until = asyncio.get_running_loop().time() + (ask.deadline or deadline)
+
     async def begin() -> tuple[Opened, Opened | Token | Closed]:
         # The first token is waited for as well, so that what fails before it has a proper status.
         opened = await anext(pieces)
@@ -86,7 +91,7 @@ async def _stream(request: Request, pieces: Pieces, ask: Ask, metrics: Metrics, 
                 log.exception("a stream ended in an unexpected error")
                 yield responses.event(errors.body(error))
 
-    return EventStream(events(), responses.headers(opened.answer))
+    return EventStream(events(), responses.headers(opened.answer), until=until)
 
 
 @router.get("/models")

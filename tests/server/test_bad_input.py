@@ -7,10 +7,14 @@ import time
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from intern.errors import InvalidInput
 from server import body
-from server.api.documents import name_problem
+from server.api.ask import AskBody
+from server.api.documents import Prune, name_problem
+from server.api.skills import NewSkill
+from server.openai.requests import ChatRequest, EmbeddingsRequest
 
 JSON = {"content-type": "application/json"}
 PATHS = ["/v1/chat/completions", "/api/ask"]
@@ -68,9 +72,91 @@ def test_depth_is_bounded_for_lists_and_objects(depth: int) -> None:
             body.parse(text.encode())
 
 
+MANY = {
+    "objects": "[" + ",".join(["{}"] * (body.MAX_VALUES + 1)) + "]",
+    "numbers": '{"a": [' + ",".join(["1"] * body.MAX_VALUES) + "]}",
+    "in small lists": "[" + ",".join(["[1,2,3]"] * (body.MAX_VALUES // 4 + 1)) + "]",
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_the_number_of_values_is_bounded(name: str) -> None:
+    with pytest.raises(InvalidInput, match=f"more than {body.MAX_VALUES} values"):
+        body.parse(MANY[name].encode())
+
+
+def test_an_object_has_a_bounded_number_of_keys() -> None:
+    keys = {f"k{i}": 1 for i in range(body.MAX_KEYS + 1)}
+    with pytest.raises(InvalidInput, match=f"{body.MAX_KEYS + 1} keys; at most {body.MAX_KEYS}"):
+        body.parse(json.dumps({"a": [keys]}).encode())
+
+
+def test_large_bodies_of_real_use_are_read() -> None:
+    row = {"input": "text, [with] {every} mark", "output": {f"field {i}": i for i in range(10)}}
+    for value in ({"examples": [row] * 10_000}, {"keep": ["name"] * 100_000}, {"input": ",[{" * 1_000_000}):
+        assert body.parse(json.dumps(value).encode()) == value
+
+
+ABOUT = {"name": "x", "title": "T", "description": "D", "instructions": "I"}
+TOO_MANY: dict[str, tuple[str, Any, str]] = {
+    "messages": ("/v1/chat/completions", {"messages": [{}] * 1_001}, "messages"),
+    "parts": ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{}] * 1_001}]}, "messages.0.content"),
+    "calls": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "tool_calls": [{}] * 257}]},
+        "messages.0.tool_calls",
+    ),
+    "tools": ("/v1/chat/completions", {"tools": [1] * 257}, "tools"),
+    "stops": ("/v1/chat/completions", {"stop": [1] * 5}, "stop"),
+    "modalities": ("/v1/chat/completions", {"modalities": ["text"] * 9}, "modalities"),
+    "metadata": ("/v1/chat/completions", {"metadata": {f"k{i}": 1 for i in range(17)}}, "metadata"),
+    "texts": ("/v1/embeddings", {"model": "intern-embeddings", "input": ["a"] * 2_049}, "input"),
+    "turns": ("/api/ask", {"input": [{}] * 1_001}, "input"),
+    "turns to try": ("/api/skills/chat/try", {"input": [{}] * 1_001}, "input"),
+    "utterances": ("/api/skills", {**ABOUT, "utterances": [1] * 10_001}, "utterances"),
+}
+
+
+@pytest.mark.parametrize("name", TOO_MANY)
+def test_a_list_that_is_too_long_is_refused_by_name_with_the_limit(server: Any, name: str) -> None:
+    path, change, param = TOO_MANY[name]
+    request = {"model": "intern/chat", "messages": [{"role": "user", "content": "hello"}]} if "chat/" in path else {}
+    answer = server.http().post(path, json={**request, **change})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, param)
+    assert "at most" in error["message"]
+
+
+def bodies_of_errors() -> dict[str, Any]:
+    say = {"model": "intern/chat", "messages": [{"role": "user", "content": "hello"}]}
+    return {
+        "messages": (ChatRequest, {**say, "messages": [{}] * 1_000}),
+        "parts": (ChatRequest, {**say, "messages": [{"role": "user", "content": [{}] * 1_000}] * 200}),
+        "calls": (ChatRequest, {**say, "messages": [{"role": "user", "tool_calls": [{}] * 256}] * 200}),
+        "tools": (ChatRequest, {**say, "tools": [{}] * 256}),
+        "texts": (EmbeddingsRequest, {"model": "intern-embeddings", "input": [{}] * 100_000}),
+        "turns": (AskBody, {"input": [{f"k{i}": 1 for i in range(200)}] * 1_000}),
+        "names": (Prune, {"source": "s", "keep": [1] * 100_000}),
+        "examples": (NewSkill, {"examples": [1] * 10_000}),
+        "utterances": (NewSkill, {"utterances": [1] * 10_000}),
+    }
+
+
+@pytest.mark.parametrize("name", bodies_of_errors())
+def test_a_body_of_a_hundred_thousand_mistakes_is_left_at_the_first_few(name: str) -> None:
+    kind, value = bodies_of_errors()[name]
+    found = 0
+    try:
+        kind.model_validate(value)
+    except ValidationError as error:
+        found = error.error_count()
+    assert found < 500
+
+
 DEEP: dict[str, Any] = {"type": "string"}
 for _ in range(28):
     DEEP = {"type": "object", "properties": {"a": DEEP}}
+
 
 HOSTILE = {
     "deep": DEEP,
@@ -80,6 +166,11 @@ HOSTILE = {
     "bad pattern": {"type": "string", "pattern": "(a"},
     "backtracking pattern": {"type": "string", "pattern": "(a+)+$" * 200},
     "repeats": {"type": "string", "pattern": "(a{1000}){1000}"},
+    "remote reference by a detour": {"$ref": "#/x", "x": {"$ref": "https://example.com/schema.json"}},
+    "a list that is a number": {"anyOf": 5},
+    "types in types": {"type": [["string"]]},
+    "required lists": {"type": "object", "properties": {"a": {}}, "required": [["a"]]},
+    "a size that is a word": {"type": "array", "minItems": "a"},
     "remote reference": {"$ref": "https://example.com/schema.json"},
     "file reference": {"$ref": "file:///etc/passwd"},
     "huge array": {"type": "array", "items": {"type": "integer"}, "minItems": 10_000_000},

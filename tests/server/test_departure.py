@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -191,9 +194,62 @@ def test_an_event_stream_closes_its_source_when_the_client_leaves(where: str) ->
                 line.gone.set()
                 await asyncio.Event().wait()
 
-        await EventStream(events(), {})({"type": "http"}, line.receive, send)
+        until = asyncio.get_running_loop().time() + 60
+        await EventStream(events(), {}, until=until)({"type": "http"}, line.receive, send)
         assert closed
         assert [m.get("body") for m in line.sent] == [None, b"data: 1\n\n"]
         assert leftovers() == set()
 
     asyncio.run(scenario())
+
+
+def test_a_stream_that_is_not_read_is_closed_when_its_time_is_up(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        line, closed = Line(), []
+
+        async def events() -> AsyncGenerator[bytes, None]:
+            try:
+                for _ in range(1_000_000):
+                    yield b"data: 1\n\n"
+            finally:
+                closed.append(True)
+
+        async def send(message: Any) -> None:
+            if message.get("body"):
+                await asyncio.Event().wait()
+
+        until = asyncio.get_running_loop().time() + 0.1
+        async with asyncio.timeout(10):
+            await EventStream(events(), {}, until=until)({"type": "http"}, line.receive, send)
+        assert closed
+        assert leftovers() == set()
+
+    asyncio.run(scenario())
+    assert "did not read" in caplog.text
+
+
+def test_a_client_that_stops_reading_gives_its_slot_back(launch: Any, tmp_path: Path, until: Any) -> None:
+    server, stop = launch(tmp_path, deadline=1.0)
+    try:
+        server.engine.gate.slots = 1
+        server.says("word " * 1_500 + "x" * 30_000_000)  # more than what lies between server and client can hold
+        content = json.dumps(body(stream=True, max_tokens=1_800)).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {server.keys['user']}\r\n"
+        with socket.create_connection((server.url.split("/")[2].split(":")[0], int(server.url.split(":")[2]))) as line:
+            sizes = f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
+            line.sendall((head + sizes).encode() + content)
+            line.recv(100)
+            until(lambda: server.engine.load == (1, 0))
+            until(lambda: server.engine.load == (0, 0))
+            server.says("hello")
+            answer = server.http("blue").post("/api/ask", json={"input": "hello blue"})
+            assert answer.json()["output"] == "hello"
+    finally:
+        stop()
+
+
+def test_a_stream_that_was_read_to_its_end_is_recorded_as_such(server: Any) -> None:
+    server.says("one two")
+    assert "[DONE]" in server.http("user").post("/v1/chat/completions", json=body(stream=True)).text
+    record = last_record(server)
+    assert (record["error"], record["choices"][0]["valid"]) == (None, True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -67,3 +70,36 @@ def test_a_database_of_a_newer_version_is_refused_with_what_to_do(database_url: 
     engine.dispose()
     with pytest.raises(StoreFailure, match="Upgrade the program"):
         open_database(database_url)
+
+
+START = """
+import sys
+from intern.store.engine import open_database
+print("here", flush=True)
+sys.stdin.readline()
+open_database(sys.argv[1]).dispose()
+"""
+
+
+@pytest.mark.needs_postgres
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_of_processes_that_start_at_once_on_an_empty_database_all_come_up(database_url: str) -> None:
+    starts = [
+        subprocess.Popen(
+            [sys.executable, "-c", START, database_url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for start in starts:
+        assert start.stdout is not None
+        assert start.stdout.readline() == "here\n"
+    for start in starts:
+        assert start.stdin is not None
+        start.stdin.write("\n")
+        start.stdin.flush()
+    errors = [start.communicate(timeout=60)[1] for start in starts]
+    assert [start.returncode for start in starts] == [0] * len(starts), errors

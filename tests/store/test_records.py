@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +16,6 @@ from intern.reviews import Judgement, Reviews
 from intern.skill import write_skill
 from intern.store import records
 from intern.store.engine import describe, open_database
-from intern.store.keys import create_key, ensure_admin, find_key, list_keys, revoke_key
 from intern.store.records import Recorder
 from intern.store.tables import RecordRow
 from intern.types import Caller, Choice, Example, Message, Record, Route, Sampling, new_id, now
@@ -179,6 +180,51 @@ def test_an_invalid_answer_cannot_be_accepted(setting: Setting) -> None:
         setting.judge("accept", put)
 
 
+def test_an_answer_that_was_never_delivered_cannot_be_accepted(setting: Setting) -> None:
+    put = setting.put(record(error="engine_failure: it broke"))
+    with pytest.raises(InvalidInput) as caught:
+        setting.judge("accept", put)
+    assert caught.value.param == "verdict"
+    assert setting.examples() == []
+    setting.judge("correct", put, correction={"label": "b"})
+    assert setting.examples()[0].output == {"label": "b"}
+
+
+def test_a_call_of_a_tool_cannot_be_accepted_as_an_answer(setting: Setting) -> None:
+    put = setting.put(record(skill="other", choices=(Choice(tool_calls=({"id": "c"},), finish_reason="tool_calls"),)))
+    with pytest.raises(InvalidInput):
+        setting.judge("accept", put)
+
+
+@pytest.mark.parametrize("parsed", [{"label": "z"}, None])
+def test_an_answer_that_breaks_todays_schema_cannot_be_accepted(setting: Setting, parsed: object) -> None:
+    put = setting.put(record(choices=(Choice(text="as it was", parsed=parsed),)))
+    with pytest.raises(InvalidInput, match="by now") as caught:
+        setting.judge("accept", put)
+    assert caught.value.param == "verdict"
+    assert setting.examples() == []
+
+
+def test_the_record_of_a_skill_that_is_gone_can_be_rejected(setting: Setting) -> None:
+    put = setting.put(record(skill="gone"))
+    setting.judge("reject", put, reason="no")
+    with pytest.raises(NotFound):
+        setting.judge("accept", put)
+
+
+def test_of_verdicts_at_the_same_moment_one_stands(setting: Setting) -> None:
+    for put in [setting.put(record()) for _ in range(10)]:
+        start = threading.Barrier(2)
+
+        def judge(label: str, put: Record = put, start: threading.Barrier = start) -> None:
+            start.wait()
+            setting.judge("correct", put, correction={"label": label})
+
+        with ThreadPoolExecutor(2) as people:
+            list(people.map(judge, "ab"))
+        assert len([example for example in setting.examples() if example.record == put.id]) == 1
+
+
 def test_deleting_a_record_deletes_what_it_taught(setting: Setting) -> None:
     put = setting.put(record())
     setting.judge("accept", put)
@@ -226,32 +272,6 @@ def test_records_wait_while_the_database_cannot_be_written(setting: Setting, cap
     assert setting.recorder.failure is None
     with setting.database.connect() as connection:
         assert connection.execute(sa.select(RecordRow.id)).scalar_one() == put.id
-
-
-def test_a_key_is_found_by_its_secret_until_it_is_revoked(setting: Setting) -> None:
-    with setting.database.begin() as connection:
-        key, secret = create_key(connection, name="ci", team="blue")
-        assert find_key(connection, secret) == key
-        assert find_key(connection, secret + "x") is None
-        assert secret not in str(connection.execute(sa.text("select * from keys")).all())
-        with pytest.raises(NotFound):
-            revoke_key(connection, key.id, team="default")
-        revoke_key(connection, key.id, team="blue")
-        assert find_key(connection, secret) is None
-        assert [k.id for k in list_keys(connection, "blue")] == [key.id]
-
-
-def test_the_first_admin_key_is_made_once(setting: Setting) -> None:
-    with setting.database.begin() as connection:
-        secret = ensure_admin(connection, None)
-        assert secret is not None
-        assert ensure_admin(connection, None) is None
-        assert ensure_admin(connection, "sk-intern-mine") is None
-        assert ensure_admin(connection, "sk-intern-mine") is None
-        found = find_key(connection, "sk-intern-mine")
-        assert found is not None
-        assert found.role == "admin"
-        assert len(list_keys(connection)) == 2
 
 
 def test_sqlite_is_a_build_without_the_wal_reset_bug(tmp_path: Path) -> None:

@@ -28,6 +28,16 @@ def test_an_answer_in_text_is_a_text_and_a_conversation_is_repeated_as_given(ser
     assert "Be kind." in server.engine.requests[0].messages[0].content
 
 
+@pytest.mark.parametrize("script", [[], [{"text": '{"mood": "good"}'}]])
+@pytest.mark.parametrize(("path", "more"), [("/api/ask", {"skill": "mood"}), ("/api/skills/mood/try", {})])
+def test_an_answer_that_was_not_finished_is_a_failure(
+    server: Any, talking: Any, path: str, more: dict[str, Any], script: Any
+) -> None:
+    talking.script = script
+    answer = server.http("user").post(path, json={"input": "what a lovely day", **more})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "engine_failure")
+
+
 def test_what_fits_nothing_has_a_refusal_and_no_output(server: Any) -> None:
     answer = server.http("user").post("/api/ask", json={"input": "zebra"}).json()
     assert (answer["output"], answer["skill"], answer["valid"]) == (None, None, False)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,6 +106,46 @@ def test_a_removed_skill_takes_along_what_was_brought_and_learned_for_it(server:
     again = http.get("/api/skills/weather").json()
     assert (again["examples"], again["documents"], again["utterances"]) == (0, 0, 0)
     assert http.delete("/api/skills/weather").status_code == 204
+
+
+@pytest.fixture
+def trash_elsewhere(server: Any) -> Iterator[Path]:
+    """The trash, on another volume than the skills."""
+    trash = server.workspace.settings.data / "trash"
+    kept = trash.with_name("kept")
+    if trash.exists():
+        trash.rename(kept)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as volume:
+        trash.symlink_to(volume)
+        assert trash.stat().st_dev != server.workspace.settings.skills.stat().st_dev
+        yield trash
+        trash.unlink()
+    if kept.exists():
+        kept.rename(trash)
+
+
+def test_a_skill_is_deleted_when_the_trash_is_on_another_volume(server: Any, trash_elsewhere: Path) -> None:
+    skills = server.workspace.settings.skills
+    assert server.http().post("/api/skills", json=WHOLE).status_code == 201
+    files = {p.name: p.read_bytes() for p in (skills / "weather").iterdir()}
+    assert server.http().delete("/api/skills/weather").status_code == 204
+    (moved,) = trash_elsewhere.glob("default-weather-*")
+    assert {p.name: p.read_bytes() for p in moved.iterdir()} == files
+    assert "weather" not in names(server)
+    assert not list(skills.glob("*weather*"))
+
+
+def test_a_skill_that_cannot_be_moved_stays_whole(server: Any, trash_elsewhere: Path, weather: dict[str, Any]) -> None:
+    folder = server.workspace.settings.skills / "weather"
+    os.mkfifo(folder / "pipe")  # cannot be copied
+    before = sorted(p.name for p in folder.iterdir())
+    answer = server.http().delete("/api/skills/weather")
+    (folder / "pipe").unlink()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_failure")
+    assert sorted((*(p.name for p in folder.iterdir()), "pipe")) == before
+    assert not list(trash_elsewhere.iterdir())
+    assert not list(folder.parent.glob(".*weather*"))
+    assert server.http().get("/api/skills/weather").json()["examples"] == weather["examples"]
 
 
 def test_a_folder_that_cannot_be_read_is_listed_with_its_problems(server: Any) -> None:

@@ -246,6 +246,32 @@ def test_a_key_that_is_not_known_is_a_401(server: Any) -> None:
         client.models.list()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_without_an_end_makes_the_client_raise(server: Any, talking: Any, stream: bool) -> None:
+    talking.script = [{"text": "The answer begins and"}]
+    create = server.openai().chat.completions.create
+    with pytest.raises(openai.APIError, match="broke off"):
+        list(create(model="intern/chat", messages=HELLO, stream=stream))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stop_sequence_does_not_loosen_a_skills_schema(server: Any, stream: bool) -> None:
+    server.says("this is not json")
+    create = server.openai().chat.completions.create
+    with pytest.raises(openai.APIError, match="required form"):
+        list(create(model="intern/mood", messages=DAY, stream=stream, stop=["zzz"]))
+
+
+def test_a_forced_call_passes_in_a_skill_with_a_schema(server: Any, talking: Any) -> None:
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    talking.script = [{"tool_calls": (call,)}, {"finish_reason": "stop"}]
+    tools: Any = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    forced: Any = {"type": "function", "function": {"name": "f"}}
+    create = server.openai().chat.completions.create
+    answer = create(model="intern/mood", messages=DAY, tools=tools, tool_choice=forced)
+    assert answer.choices[0].message.tool_calls[0].function.name == "f"
+
+
 def test_an_engine_that_fails_before_the_first_token_is_an_error_status(server: Any) -> None:
     server.says(EngineFailure("it broke"))
     with pytest.raises(openai.InternalServerError) as caught:

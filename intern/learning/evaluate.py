@@ -1,0 +1,285 @@
+"""Every rival answers the same held-out examples; each answer is scored by field.
+
+In: a skill, held-out examples, rivals (an adapter or none, examples in the prompt or none), an engine. Out: outcomes by
+rival. Prompts are rendered as serving renders them and decoding is constrained as serving constrains it; decoding is
+greedy, without a second try. Knows nothing of which rival is wanted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Literal, Protocol
+
+import numpy as np
+
+from intern import prompt as prompts
+from intern.engines.base import Engine, EngineRequest
+from intern.errors import ContextOverflow
+from intern.learning.dataset import canonical, enumerated
+from intern.learning.metrics import mean_score, score_fields
+from intern.learning.outcomes import CANDIDATE, SERVING, Outcome
+from intern.learning.rows import Retrieves, conversation_of, written
+from intern.models.embedder import Vectors
+from intern.skill import Skill
+from intern.types import Example, Json, Message, Model, Passage, Sampling
+
+FIXED_SHOTS = 17
+NEAREST_SHOTS = 5
+SHOT_TOKENS = 1500  # of all examples in a prompt together: reading them takes a small model on a CPU seconds
+
+
+class Rival(Model):
+    """Who answers. `adapter` is the engine's name for it; `shots` are examples put into the prompt."""
+
+    name: str
+    adapter: str | None = None
+    shots: Literal["none", "fixed", "nearest"] = "none"
+
+
+def rivals(*, candidate: str | None, serving: str | None) -> list[Rival]:
+    """The usual ones: base, examples in the prompt (fixed, nearest), the adapter in service, the candidate."""
+    found = [
+        Rival(name="base"),
+        Rival(name="few-shot", shots="fixed"),
+        Rival(name="retrieval", shots="nearest"),
+    ]
+    if serving is not None:
+        found.append(Rival(name=SERVING, adapter=serving))
+    if candidate is not None:
+        found.append(Rival(name=CANDIDATE, adapter=candidate))
+    return found
+
+
+class Generated(Model):
+    """One answer as the engine gave it."""
+
+    text: str
+    tokens: int = 0
+    prompt_tokens: int = 0
+    seconds: float = 0.0
+
+
+class Memory(Protocol):
+    """Keeps greedy answers, so that a rival which did not change need not answer again."""
+
+    def get(self, key: str) -> Generated | None: ...
+
+    def put(self, key: str, generated: Generated) -> None: ...
+
+
+class Evaluation:
+    """One skill's held-out examples before an engine. `train` are what examples in the prompt are taken from."""
+
+    def __init__(
+        self,
+        skill: Skill,
+        engine: Engine,
+        *,
+        heldout: Sequence[Example],
+        train: Sequence[Example],
+        retrieve: Retrieves,
+        embed: Callable[[Sequence[str]], Vectors],
+        passage_tokens: int,
+        memory: Memory | None = None,
+    ) -> None:
+        self.skill = skill
+        self.engine = engine
+        self.heldout = heldout
+        self.train = train
+        self._retrieve = retrieve
+        self._embed = embed
+        self._passage_tokens = passage_tokens
+        self._memory = memory
+        self._passages: dict[str, Sequence[Passage]] = {}
+        self._fixed: list[Example] | None = None
+        self._vectors: tuple[Vectors, Vectors] | None = None
+
+    async def answer(self, rival: Rival, *, tell: Callable[[int], Awaitable[None]] | None = None) -> list[Outcome]:
+        """The rival's outcomes in the order of the examples. `tell` gets how many are done."""
+        gate = asyncio.Semaphore(self.engine.info.slots)
+        done = 0
+
+        async def one(place: int) -> Outcome:
+            nonlocal done
+            async with gate:
+                outcome = await self._answer(rival, place)
+            done += 1
+            if tell is not None:
+                await tell(done)
+            return outcome
+
+        return list(await asyncio.gather(*(one(place) for place in range(len(self.heldout)))))
+
+    async def _answer(self, rival: Rival, place: int) -> Outcome:
+        example = self.heldout[place]
+        passages = await self._shown(example)
+        prompt = await self._prompt(rival, place, passages)
+        if prompt is None:
+            return self._outcome(example, Generated(text=""), passages)
+        schema = prompts.decoding_schema(self.skill, self.skill.schema, sorted({p.document for p in prompt.passages}))
+        request = EngineRequest(
+            messages=prompt.messages,
+            sampling=Sampling(temperature=0.0, max_tokens=prompt.max_tokens, seed=0),
+            schema_=schema,
+            adapter=rival.adapter,
+        )
+        return self._outcome(example, await self._generated(request), prompt.passages)
+
+    async def _generated(self, request: EngineRequest) -> Generated:
+        key = self._key(request)
+        if self._memory is not None and (known := self._memory.get(key)) is not None:
+            return known
+        found = await generate(self.engine, request)
+        if self._memory is not None:
+            self._memory.put(key, found)
+        return found
+
+    def _key(self, request: EngineRequest) -> str:
+        body = request.model_dump(mode="json", include={"messages", "sampling", "schema_", "adapter"})
+        text = json.dumps([self.engine.info.model, body], sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+    async def _shown(self, example: Example) -> Sequence[Passage]:
+        if not self.skill.spec.retrieval.enabled:
+            return ()
+        if example.id not in self._passages:
+            self._passages[example.id] = await self._retrieve(self.skill, conversation_of(example))
+        return self._passages[example.id]
+
+    async def _prompt(self, rival: Rival, place: int, passages: Sequence[Passage]) -> prompts.Prompt | None:
+        """With as many examples as fit; None when not even the request fits."""
+        conversation = conversation_of(self.heldout[place])
+        shots = await self._shots(rival, place)
+        while True:
+            turns = [turn for shot in shots for turn in self._as_turns(shot)]
+            try:
+                return await prompts.build(
+                    self.skill, [*turns, *conversation], passages, self.engine, passage_tokens=self._passage_tokens
+                )
+            except ContextOverflow:
+                if not shots:
+                    return None
+                shots = shots[1:]
+
+    def _as_turns(self, shot: Example) -> list[Message]:
+        turns = [m for m in conversation_of(shot) if m.role != "system"]
+        return [*turns, Message(role="assistant", content=written(self.skill, shot.output))]
+
+    async def _shots(self, rival: Rival, place: int) -> list[Example]:
+        if rival.shots == "none" or not self.train:
+            return []
+        if rival.shots == "fixed":
+            if self._fixed is None:
+                self._fixed = await self._fitting(varied(self.skill, self.train)[:FIXED_SHOTS])
+            return self._fixed
+        if self._vectors is None:
+            known = await asyncio.to_thread(self._embed, [e.text for e in self.train])
+            asked = await asyncio.to_thread(self._embed, [e.text for e in self.heldout])
+            self._vectors = (known, asked)
+        known, asked = self._vectors
+        nearest = np.argsort(-(known @ asked[place]), kind="stable")[:NEAREST_SHOTS]
+        return (await self._fitting([self.train[i] for i in nearest]))[::-1]  # the nearest one last
+
+    async def _fitting(self, shots: Sequence[Example]) -> list[Example]:
+        fitting: list[Example] = []
+        used = 0
+        for shot in shots:
+            used += await prompts.measure(self.engine, self._as_turns(shot), 0)
+            if used > SHOT_TOKENS:
+                break
+            fitting.append(shot)
+        return fitting
+
+    def _outcome(self, example: Example, generated: Generated, passages: Sequence[Passage]) -> Outcome:
+        return score(
+            self.skill,
+            example,
+            generated.text,
+            shown={p.document for p in passages},
+            generated=generated,
+        )
+
+
+def score(
+    skill: Skill,
+    example: Example,
+    text: str,
+    *,
+    shown: set[str] | None = None,
+    generated: Generated | None = None,
+) -> Outcome:
+    """An answer's scores by field. One that breaks the schema scores 0 everywhere."""
+    output: Json = text
+    valid = bool(text.strip())
+    if skill.schema is not None:
+        value, problems = skill.schema.parse(text)
+        valid = not problems
+        output = text if value is None else value
+    fields = score_fields(example.output, output, skill.metrics)
+    if not valid:
+        fields = dict.fromkeys(fields, 0.0)
+    generated = generated or Generated(text=text)
+    return Outcome(
+        example=example.id,
+        group=example.group or example.id,
+        valid=valid,
+        fields=fields,
+        score=mean_score(fields),
+        expected=example.output,
+        output=output,
+        request=example.text,
+        tokens=generated.tokens,
+        prompt_tokens=generated.prompt_tokens,
+        seconds=generated.seconds,
+        cited=_cited(skill, output, shown),
+    )
+
+
+def score_outside(skill: Skill, heldout: Sequence[Example], answers: Mapping[str, Json]) -> list[Outcome]:
+    """An outside system's outcomes; `answers` are its outputs by example id. Examples without one are left out."""
+    found = []
+    for example in heldout:
+        if example.id in answers:
+            output = answers[example.id]
+            found.append(score(skill, example, output if isinstance(output, str) else json.dumps(output)))
+    return found
+
+
+def varied(skill: Skill, train: Sequence[Example]) -> list[Example]:
+    """Examples in a fixed order in which the values of the first enumerated field take turns."""
+    field = next(iter(enumerated(skill.schema)), None)
+    by_value: dict[str, list[Example]] = {}
+    for example in sorted(train, key=lambda e: hashlib.sha256(e.id.encode("utf-8", "replace")).digest()):
+        value = example.output
+        for name in field or ():
+            value = value.get(name) if isinstance(value, dict) else None
+        by_value.setdefault(canonical(value) if field else "", []).append(example)
+    queues = [by_value[value] for value in sorted(by_value)]
+    return [queue[turn] for turn in range(max(map(len, queues), default=0)) for queue in queues if turn < len(queue)]
+
+
+async def generate(engine: Engine, request: EngineRequest) -> Generated:
+    """The whole answer to one request. Raises the engine's errors."""
+    started = time.perf_counter()
+    pieces: list[str] = []
+    tokens = prompt_tokens = 0
+    async with aclosing(engine.generate(request)) as stream:
+        async for token in stream:
+            pieces.append(token.text)
+            if token.usage is not None:
+                tokens, prompt_tokens = token.usage.completion_tokens, token.usage.prompt_tokens
+    return Generated(
+        text="".join(pieces), tokens=tokens, prompt_tokens=prompt_tokens, seconds=time.perf_counter() - started
+    )
+
+
+def _cited(skill: Skill, output: Json, shown: set[str] | None) -> bool | None:
+    field = skill.spec.retrieval.citations
+    if field is None or shown is None or not isinstance(output, dict) or not output.get(field):
+        return None
+    return all(str(name) in shown for name in output[field])

@@ -1,0 +1,105 @@
+"""What an evaluation deals in: one rival's outcome on one held-out example, and what all of them together came to.
+
+Data only. `metrics.py` makes field scores, `evaluate.py` outcomes, `summary.py` sums, `statistics.py` intervals,
+`guards.py` guards, `gate.py` the decision, `report.py` pages for people. A score is between 0 (wrong) and 1 (right).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from intern.types import Json, Model
+
+# base: the skill as it is served without an adapter. few-shot: the same with fixed examples in the prompt.
+# retrieval: with the training examples nearest to each request in the prompt. serving: the adapter in service.
+# candidate: the new one. Any other name: an outside system, whose outputs were imported.
+PROMPT_ONLY = ("base", "few-shot", "retrieval")
+SERVING = "serving"
+CANDIDATE = "candidate"
+
+Decision = Literal["promote", "reject", "inconclusive", "prompting_is_enough"]
+
+
+class Outcome(Model):
+    """What one rival made of one held-out example.
+
+    `fields` are the scores by output field (a text skill has the one field `text`), `score` their mean. An answer that
+    broke the schema has `valid` false and scores 0 everywhere. `tokens` counts the completion; `seconds` is wall time.
+    """
+
+    example: str
+    group: str  # examples of one group are not independent: standard errors are clustered by it
+    valid: bool
+    fields: Mapping[str, float]
+    score: float
+    expected: Json
+    output: Json  # parsed; the raw text where it cannot be parsed
+    request: str  # the request, for people to read
+    tokens: int = 0
+    prompt_tokens: int = 0
+    seconds: float = 0.0
+    cited: bool | None = None  # every citation names a passage that was shown; None where nothing is cited
+
+
+class Interval(Model):
+    """A mean with its confidence interval; `n` observations in `groups` clusters. None bounds: too few to say."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+    groups: int
+    confidence: float = 0.95
+
+
+class Difference(Model):
+    """Candidate minus rival on the same examples, paired. `p` is McNemar's exact test where scores are 0 or 1.
+
+    `needed` is how many held-out examples in all would show a difference of this size with a power of 0.8 (10,000: that
+    many or more), or None where the difference is shown already, is nil, or there are fewer than two groups.
+    """
+
+    rival: str
+    interval: Interval
+    p: float | None = None
+    wins: int = 0
+    losses: int = 0
+    ties: int = 0
+    needed: int | None = None
+
+
+class Summary(Model):
+    """One rival on all held-out examples."""
+
+    n: int
+    valid: float
+    score: Interval
+    metrics: Mapping[str, Interval]
+    null_precision: float | None = None
+    null_recall: float | None = None
+    grounded: float | None = None  # share of answers with citations whose citations were shown
+    distinct_2: float | None = None  # distinct bigrams over all bigrams of the outputs' texts (Li et al. 2016)
+    tokens: float = 0.0  # mean completion tokens
+    seconds: float = 0.0  # median seconds an answer
+
+
+class Guard(Model):
+    """One thing that a candidate may not break, whatever it scores."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class Ruling(Model):
+    """What the gate decided, and why. `collect` is about how many more held-out examples are needed."""
+
+    decision: Decision
+    reason: str
+    best_prompt: str | None = None
+    differences: tuple[Difference, ...] = ()
+    guards: tuple[Guard, ...] = ()
+    collect: int | None = Field(default=None, ge=0)

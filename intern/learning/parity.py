@@ -1,0 +1,104 @@
+"""Is what was trained what will serve? Trainer and engine are compared before a candidate counts.
+
+In: the trainer's prompt ids, the engine's greedy answers with the trainer's judgement of each token. Out: a `Parity`.
+Two things can go wrong without a sound: another chat template or tokenizer, and an adapter that was converted wrongly.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from intern.learning.train.job import Agreement, Answer
+from intern.types import Message, Model
+
+PROMPTS = 20
+FIELDS_LEAST = 0.95
+TOKENS_LEAST = 0.97
+MOVED_LEAST = 1e-3  # nats; an adapter that changes no log-probability by more does nothing
+
+
+class Tokenises(Protocol):
+    """An engine that tells how it tokenises a conversation."""
+
+    async def prompt_ids(self, messages: Sequence[Message]) -> list[int]: ...
+
+
+class Parity(Model):
+    """`prompts` compared, `same_prompts` of them to the token. `fields` is the share of output fields that the trained
+    model would have written just so, `tokens` that of tokens; `moved` as in `Agreement`, the largest."""
+
+    prompts: int
+    same_prompts: int
+    answers: int
+    tokens: float
+    fields: float | None
+    moved: float
+
+    @property
+    def problem(self) -> str | None:
+        """Why the candidate cannot count, or None."""
+        if self.same_prompts < self.prompts:
+            return (
+                f"{self.prompts - self.same_prompts} of {self.prompts} prompts have other ids in the trainer than "
+                "in the engine: the base model's tokenizer or chat template differ between the two."
+            )
+        if self.moved < MOVED_LEAST:
+            return "The adapter changes nothing against the base model."
+        if self.fields is not None and self.fields < FIELDS_LEAST:
+            return (
+                f"Trainer and engine agree on {self.fields:.0%} of the fields, and {FIELDS_LEAST:.0%} are needed: the "
+                "adapter was not converted faithfully, or the engine quantises too much."
+            )
+        if self.fields is None and self.tokens < TOKENS_LEAST:
+            return (
+                f"Trainer and engine agree on {self.tokens:.1%} of the next tokens, and {TOKENS_LEAST:.0%} are needed: "
+                "the adapter was not converted faithfully, or the engine quantises too much."
+            )
+        return None
+
+
+async def same_prompts(
+    engine: Tokenises, prompts: Mapping[str, tuple[Sequence[Message], Sequence[int]]]
+) -> tuple[int, int]:
+    """(prompts compared, prompts with the same ids). `prompts` are messages and the trainer's ids, by example."""
+    same = 0
+    for messages, ids in prompts.values():
+        same += await engine.prompt_ids(messages) == list(ids)
+    return len(prompts), same
+
+
+def parity(prompts: tuple[int, int], answers: Sequence[Answer], agreements: Sequence[Agreement]) -> Parity:
+    """Put together what was compared. `agreements` are the trainer's, one an answer."""
+    tokens = sum(a.tokens for a in agreements)
+    by_id = {a.id: a for a in agreements}
+    fields = [field for answer in answers for field in _fields(answer, by_id[answer.id])]
+    return Parity(
+        prompts=prompts[0],
+        same_prompts=prompts[1],
+        answers=len(answers),
+        tokens=sum(a.agreed for a in agreements) / tokens if tokens else 0.0,
+        fields=sum(fields) / len(fields) if fields else None,
+        moved=max((a.moved for a in agreements), default=0.0),
+    )
+
+
+def _fields(answer: Answer, agreement: Agreement) -> list[bool]:
+    """For each field of a JSON answer: no token of its value is another than the model's choice."""
+    if answer.grammar is None:
+        return []
+    try:
+        value = json.loads(answer.text)
+    except ValueError:
+        return [not agreement.differs]
+    if not isinstance(value, dict) or json.dumps(value, ensure_ascii=False) != answer.text:
+        return [not agreement.differs]
+    spans = []
+    at = 1
+    for name, item in value.items():
+        at += len(json.dumps(name, ensure_ascii=False)) + 2
+        end = at + len(json.dumps(item, ensure_ascii=False))
+        spans.append((at, end))
+        at = end + 2
+    return [not any(start < high and end > low for start, end in agreement.differs) for low, high in spans]

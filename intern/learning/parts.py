@@ -1,0 +1,167 @@
+"""What the learning loop uses of a workspace, put together from its parts (`loop.Parts`)."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from sqlalchemy.engine import Engine as Database
+
+from intern.engines.llamacpp import LlamaCppEngine
+from intern.errors import TrainingUnavailable
+from intern.learning.dataset import Redacts
+from intern.learning.evaluate import Generated
+from intern.learning.loop import BaseModel, EvaluationEngine
+from intern.learning.rows import Retrieves
+from intern.models.embedder import Embedder, Vectors
+from intern.settings import Settings
+from intern.skill import Skill
+from intern.types import Example, Message, Passage
+
+Retrieve = Callable[[str, str, Sequence[Message], int], Sequence[Passage]]
+Texts = Callable[[str, str], list[str]]
+
+
+class WorkspaceParts:
+    """`retrieve` takes team, skill, conversation and limit and blocks; `texts` gives a skill's documents."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        *,
+        base: BaseModel | None,
+        threads: int,
+        embedder: Callable[[], Embedder],
+        retrieve: Retrieve,
+        texts: Texts,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._base = base
+        self._threads = threads
+        self._embedder = embedder
+        self._retrieve = retrieve
+        self._texts = texts
+        self._memories: dict[tuple[str, str], AnswerMemory] = {}
+
+    @property
+    def database(self) -> Database:
+        return self._database
+
+    @property
+    def base(self) -> BaseModel | None:
+        return self._base
+
+    def open_engine(self, adapters: Mapping[str, str]) -> EvaluationEngine:
+        base = self._base
+        if base is None:
+            raise TrainingUnavailable("Only the embedded engine can try adapters out here; use INTERN_ENGINE=llamacpp.")
+        settings = self._settings
+        return LlamaCppEngine(
+            Path(base.path),
+            model=base.name,
+            context=settings.context,
+            slots=settings.slots,
+            queue=1_000,
+            threads=self._threads,
+            gpu_layers=settings.gpu_layers,
+            adapters=adapters,
+        )
+
+    def redacts(self, skill: Skill) -> Redacts:
+        from intern.learning.recognition import Recognition
+        from intern.learning.redact import Redactor
+
+        redact = Redactor(Recognition()).for_schema(skill.schema)
+        invented = skill.spec.learning.redact == "collected"
+
+        def without(example: Example) -> tuple[Example, str | None]:
+            return (example, None) if invented and example.provenance == "folder" else redact(example)
+
+        return without
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        return self._embedder().embed(texts)
+
+    def retriever(self, team: str) -> Retrieves:
+        import asyncio
+
+        async def retrieve(skill: Skill, conversation: Sequence[Message]) -> Sequence[Passage]:
+            turns = [m for m in conversation if m.role in ("user", "assistant")]
+            limit = skill.spec.retrieval.passages
+            return await asyncio.to_thread(self._retrieve, team, skill.name, turns, limit)
+
+        return retrieve
+
+    def texts(self, team: str, skill: str) -> list[str]:
+        return self._texts(team, skill)
+
+    def memory(self, team: str, skill: str) -> AnswerMemory:
+        if (team, skill) not in self._memories:
+            self._memories[team, skill] = AnswerMemory(self.cache / "answers" / team / f"{skill}.jsonl")
+        return self._memories[team, skill]
+
+    @property
+    def adapters_folder(self) -> Path:
+        return self._settings.home / "adapters"
+
+    @property
+    def runs_folder(self) -> Path:
+        return self._settings.data / "runs"
+
+    @property
+    def cache(self) -> Path:
+        return self._settings.data / "cache"
+
+    @property
+    def context(self) -> int:
+        return self._settings.context
+
+    @property
+    def threads(self) -> int:
+        return self._threads
+
+    @property
+    def passage_tokens(self) -> int:
+        return self._settings.passage_tokens
+
+    @property
+    def contributor_cap(self) -> int:
+        return self._settings.contributor_cap
+
+
+class AnswerMemory:
+    """Greedy answers of rivals to held-out examples, in a file of JSON lines; the newest MOST of them."""
+
+    MOST = 20_000
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._known: dict[str, Generated] = {}
+        if file.exists():
+            for line in file.read_text(encoding="utf-8").splitlines()[-self.MOST :]:
+                try:
+                    key, body = json.loads(line)
+                    self._known[key] = Generated.model_validate(body)
+                except ValueError:  # the last line of a process that was killed
+                    continue
+
+    def get(self, key: str) -> Generated | None:
+        return self._known.get(key)
+
+    def put(self, key: str, generated: Generated) -> None:
+        with self._lock:
+            self._known[key] = generated
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([key, generated.model_dump(mode="json")]) + "\n")
+
+    def forget(self) -> None:
+        """Drop everything: somebody's data was deleted."""
+        with self._lock:
+            self._known.clear()
+            self._file.unlink(missing_ok=True)

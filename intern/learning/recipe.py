@@ -1,0 +1,57 @@
+"""Recipes: how an adapter is trained. Names and numbers only; `train/` carries them out.
+
+The defaults follow Schulman et al., "LoRA Without Regret" (2025): adapters on every linear layer, a learning rate about
+ten times that of full fine-tuning, higher for short runs, small batches, and a rank that hardly matters.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from intern.errors import InvalidInput
+from intern.types import Model
+
+RecipeName = Literal["lora", "qlora-4bit", "lora-8bit", "completion-then-sft", "dpo"]
+
+ABOUT: dict[RecipeName, str] = {
+    "lora": "LoRA on the unquantised base model; the default",
+    "qlora-4bit": "LoRA on the base model in 4-bit NF4 (bitsandbytes): a third of the memory; for CUDA",
+    "lora-8bit": "LoRA on the base model in 8 bits (bitsandbytes); for CUDA",
+    "completion-then-sft": "first the skill's documents as plain text, then its examples on top, in one run",
+    "dpo": "first the examples, then pairs of a corrected answer and the rejected one (direct preference optimisation)",
+}
+
+
+class Recipe(Model):
+    """One recipe with its numbers. `batch` is in rows per optimiser step, whatever fits the memory at once."""
+
+    name: RecipeName = "lora"
+    rank: int = Field(default=16, ge=1, le=256)
+    alpha: int = Field(default=32, ge=1, le=1024)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    learning_rate: float = Field(default=5e-4, gt=0, le=0.1)
+    epochs: float = Field(default=3.0, gt=0, le=100)
+    batch: int = Field(default=8, ge=1, le=1024)
+    warmup: float = Field(default=0.1, ge=0, le=1)  # share of the steps
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    seed: int = 0
+    chunk_tokens: int = Field(default=512, ge=64, le=32_768)  # completion-then-sft: tokens of one piece of a document
+    completion_epochs: float = Field(default=1.0, gt=0, le=100)
+    beta: float = Field(default=0.1, gt=0, le=10)  # dpo: how far the policy may move from its reference
+    preference_learning_rate: float = Field(default=5e-5, gt=0, le=0.1)
+    preference_epochs: float = Field(default=1.0, gt=0, le=100)
+
+    @property
+    def bits(self) -> int | None:
+        """Bits of the quantised base model, or None for an unquantised one."""
+        return {"qlora-4bit": 4, "lora-8bit": 8}.get(self.name)
+
+
+def recipe(name: str, **numbers: float | int) -> Recipe:
+    """The recipe of that name, with other numbers where given. Raises InvalidInput for an unknown name."""
+    if name not in ABOUT:
+        raise InvalidInput(f"There is no recipe '{name}'. Recipes: {', '.join(ABOUT)}.", param="recipe")
+    return Recipe.model_validate({"name": name, **numbers})

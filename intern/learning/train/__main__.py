@@ -1,0 +1,85 @@
+"""`python -m intern.learning.train FOLDER [agree]`: carry out the job in FOLDER, telling events.
+
+Ends with code 0 when `adapter/` is there (with `agree`: `agreement.jsonl`), and with 2 after a `failed` event.
+It ends also when its standard input is closed: whoever started it is gone. Started again, it goes on from its last
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+
+from intern.errors import InternError
+from intern.learning.train import job as jobs
+from intern.learning.train.job import Event, Job
+
+_STARTED = time.monotonic()
+
+
+def main(folder: Path, task: str = "train") -> int:
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)  # what libraries print must not pass for events
+
+    def tell(event: Event) -> None:
+        seconds = round(time.monotonic() - _STARTED, 3)
+        print(event.model_copy(update={"seconds": seconds}).model_dump_json(exclude_defaults=True), file=out)
+
+    try:
+        job = Job.model_validate_json((folder / jobs.JOB).read_text(encoding="utf-8"))
+        tell(Event(kind="loading", text="loading the training libraries and the base model"))
+        if task == "agree":
+            from intern.learning.train.agree import agree
+
+            agree(folder, job)
+            tell(Event(kind="done", text="compared"))
+        else:
+            from intern.learning.train.run import run
+
+            run(folder, job, tell)
+        return 0
+    except InternError as error:
+        tell(Event(kind="failed", text=error.message))
+    except OSError as error:
+        tell(Event(kind="failed", text=_disk(folder, str(error.strerror or error))))
+    except MemoryError:
+        tell(Event(kind="failed", text="The memory is full: use a smaller batch, shorter rows or qlora-4bit."))
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        # safetensors and torch have errors of their own for a disk that refuses.
+        refused = any(word in str(error) for word in ("os error", "I/O error", "file write failed"))
+        text = f"{type(error).__name__}: {str(error)[:500]}"
+        tell(Event(kind="failed", text=_disk(folder, text) if refused else text))
+    return 2
+
+
+def _disk(folder: Path, reason: str) -> str:
+    free = shutil.disk_usage(folder).free // 1_000_000
+    return f"The disk refused to write: {reason}; {free} MB are free. Make room, then start the run again."
+
+
+def peak_memory() -> int:
+    """The most memory this process held, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _end_with_parent() -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    os._exit(3)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    code = main(Path(sys.argv[1]), *sys.argv[2:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # libraries' threads must not hold it up

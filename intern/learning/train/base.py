@@ -1,0 +1,112 @@
+"""The base model for training: device, weights and tokenizer, from the file that the engine serves.
+
+In: a GGUF file or a folder of transformers' format. Out: a causal model and its tokenizer. A GGUF file is dequantised,
+so that trainer and engine share one base to the bit; the result is kept as a folder when it is small, since converting
+takes half a minute and loading the folder a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
+
+from intern.errors import InvalidInput, ModelUnavailable
+
+_CACHED_BYTES = 1_000_000_000  # GGUF files up to this size are kept converted (about six times as large)
+
+
+def choose_device() -> tuple[torch.device, str]:
+    """The device to train on, and why."""
+    if torch.cuda.is_available():
+        return torch.device("cuda"), f"CUDA: {torch.cuda.get_device_name(0)}"
+    if torch.backends.mps.is_available():
+        return torch.device("mps"), "Apple's GPU (MPS); there is no CUDA here"
+    return torch.device("cpu"), f"CPU, {torch.get_num_threads()} threads; there is no CUDA or MPS here"
+
+
+def quantisation_warning(bits: int | None, device: torch.device) -> str | None:
+    """What to know about a quantised base on this device, or None."""
+    if bits is None or device.type == "cuda":
+        return None
+    if device.type == "mps":
+        raise InvalidInput("bitsandbytes does not train on MPS; use the recipe lora.", param="recipe")
+    return (
+        f"Training on {bits}-bit weights without CUDA is several times slower than the recipe lora, and saves memory "
+        "that a model of this size hardly needs."
+    )
+
+
+def load_tokenizer(base: Path) -> Any:
+    """The tokenizer with its chat template. Raises ModelUnavailable."""
+    try:
+        if base.is_file():
+            tokenizer = AutoTokenizer.from_pretrained(base.parent, gguf_file=base.name)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(base)
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(f"'{base.name}' has no tokenizer that transformers can read: {error}") from error
+    if not tokenizer.chat_template:
+        raise ModelUnavailable(f"'{base.name}' has no chat template; choose an instruction-tuned model.")
+    return tokenizer
+
+
+def load_model(base: Path, *, bits: int | None, device: torch.device) -> Any:
+    """The model in float32 on CPU and MPS, bfloat16 on CUDA, or with its linear layers in `bits` bits."""
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    options: dict[str, Any] = {"dtype": dtype}
+    if bits == 4:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    elif bits == 8:
+        options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
+    if bits is not None:
+        options["device_map"] = {"": device}
+    try:
+        if base.is_file():
+            if bits is not None:
+                raise InvalidInput("A quantised base needs the model as a folder; see `unpacked`.", param="recipe")
+            options["quantization_config"] = GgufConfig(dequantize=True)
+            model = AutoModelForCausalLM.from_pretrained(base.parent, gguf_file=base.name, **options)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(base, **options)
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(f"The base model '{base.name}' cannot be loaded for training: {error}") from error
+    return model if bits is not None else model.to(device)
+
+
+def unpacked(base: Path, cache: Path | None, *, always: bool = False) -> Path:
+    """`base` as a folder of transformers' format, kept below `cache`; `base` itself where that would be too large.
+
+    `always`: whatever its size (a quantised recipe cannot read GGUF). Raises ModelUnavailable.
+    """
+    if base.is_dir() or cache is None or (base.stat().st_size > _CACHED_BYTES and not always):
+        return base
+    stat = base.stat()
+    key = hashlib.sha256(f"{base.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode()).hexdigest()[:24]
+    folder = cache / f"base-{key}"
+    if (folder / "config.json").exists():
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=cache, prefix=".base-"))
+    try:
+        load_model(base, bits=None, device=torch.device("cpu")).save_pretrained(temporary)
+        load_tokenizer(base).save_pretrained(temporary)
+        try:
+            os.rename(temporary, folder)
+        except OSError:
+            if not (folder / "config.json").exists():  # else another process made the same folder meanwhile
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder

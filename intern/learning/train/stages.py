@@ -1,0 +1,164 @@
+"""The stages of a training: documents as text, examples, preferences. Each goes on from the adapter of the last.
+
+In: a model with a LoRA adapter, tokenised rows, a recipe, a folder for checkpoints. Out: the adapter's weights in the
+model, and events. A stage that was interrupted goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+from trl import SFTConfig
+
+from intern.learning.recipe import Recipe
+from intern.learning.train.job import Event
+from intern.learning.train.prefix import PrefixCollator, PrefixTrainer
+
+Tell = Callable[[Event], None]
+_PACK_TOKENS = 2048  # of one forward pass: the attention mask grows with the square
+
+
+class Curves(TrainerCallback):
+    """Tells what happens, saves a checkpoint now and then, and measures the loss on held-out rows."""
+
+    def __init__(
+        self,
+        stage: str,
+        tell: Tell,
+        checkpoint_seconds: float,
+        heldout_every: int,
+        heldout: Callable[[], float] | None,
+    ) -> None:
+        self._stage = stage
+        self._tell = tell
+        self._checkpoint_seconds = checkpoint_seconds
+        self._every = heldout_every
+        self._heldout = heldout
+        self._saved = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._tell(Event(kind="phase", stage=self._stage, step=state.global_step, steps=state.max_steps))
+        if state.global_step == 0:
+            self._measure(state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if time.monotonic() - self._saved > self._checkpoint_seconds and state.global_step < state.max_steps:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._saved = time.monotonic()
+        self._tell(Event(kind="saved", stage=self._stage, step=state.global_step, steps=state.max_steps))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+        if "loss" not in logs:
+            return
+        self._tell(
+            Event(
+                kind="step",
+                stage=self._stage,
+                step=state.global_step,
+                steps=state.max_steps,
+                epoch=state.epoch,
+                loss=float(logs["loss"]),
+                learning_rate=float(logs.get("learning_rate", 0.0)),
+            )
+        )
+        if self._every and (state.global_step % self._every == 0 or state.global_step == state.max_steps):
+            self._measure(state)
+
+    def _measure(self, state: Any) -> None:
+        if self._heldout is not None:
+            loss = self._heldout()
+            self._tell(
+                Event(
+                    kind="heldout", stage=self._stage, step=state.global_step, steps=state.max_steps, loss=loss,
+                    epoch=state.epoch,
+                )
+            )  # fmt: skip
+
+
+def train(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[dict[str, list[int]]],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    stage: str,
+    tell: Tell,
+    epochs: float,
+    heldout: Sequence[dict[str, list[int]]] = (),
+    heldout_every: int = 0,
+    checkpoint_seconds: float = 60.0,
+) -> None:
+    """Fit the adapter in `model` to `rows`. Raises OSError when the disk is full."""
+    micro = micro_batch(rows, recipe.batch)
+    steps = -(-len(rows) // recipe.batch) * epochs
+    every = heldout_every or max(1, round(steps / 12))
+    config = SFTConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=recipe.batch // micro,
+        num_train_epochs=epochs,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=recipe.warmup if recipe.warmup else 0,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        seed=recipe.seed,
+        bf16=False,
+        gradient_checkpointing=False,
+        logging_steps=1,
+        logging_strategy="steps",
+        save_strategy="no",
+        save_total_limit=1,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=True,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        dataloader_pin_memory=False,
+        eval_strategy="no",
+    )
+    measured = (lambda: mean_loss(model, heldout)) if heldout else None
+    trainer = PrefixTrainer(
+        model=model,
+        args=config,
+        train_dataset=Dataset.from_list(list(rows)),
+        data_collator=PrefixCollator(),
+        processing_class=tokenizer,
+        callbacks=[Curves(stage, tell, checkpoint_seconds, every, measured)],
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.exists() else None)
+
+
+def micro_batch(rows: Sequence[dict[str, list[int]]], batch: int) -> int:
+    """Rows of one forward pass: the largest divisor of `batch` for which most passes stay within the token limit."""
+    lengths = sorted(len(row["input_ids"]) for row in rows)
+    long = lengths[int(0.9 * (len(lengths) - 1))]
+    fitting = [size for size in range(1, batch + 1) if batch % size == 0 and size * long <= 2 * _PACK_TOKENS]
+    return max(fitting, default=1)
+
+
+def mean_loss(model: Any, rows: Sequence[dict[str, list[int]]], batch: int = 8) -> float:
+    """Mean negative log-likelihood of the completion tokens of `rows`, in nats."""
+    collate = PrefixCollator()
+    training = model.training
+    model.eval()
+    total = count = 0.0
+    with torch.no_grad():
+        for start in range(0, len(rows), batch):
+            packed = {name: value.to(model.device) for name, value in collate(rows[start : start + batch]).items()}
+            targets = packed.pop("targets")
+            logits = model(**packed, use_cache=False).logits[0].float()
+            total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+            count += len(targets)
+    model.train(training)
+    return total / count

@@ -1,0 +1,152 @@
+"""Runs a training in a process of its own: writes the job's folder, streams its events, ends it, lets it go on.
+
+In: a `Job`, rows, a folder. Out: events as they come, then the adapter's folder. A process that was killed is started
+again from its last checkpoint; one that gives a reason for failing is not. Knows nothing of skills or the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import signal
+import sys
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing, suppress
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from intern.errors import StoreFailure, TrainingFailed, TrainingUnavailable
+from intern.learning.train import job as jobs
+from intern.learning.train.job import Event, Job, Pair, Row
+
+NEEDED = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
+FREE_BYTES = 500_000_000  # checkpoints and the adapter of a small model, with room to spare
+_RESTARTS = 2
+_END_SECONDS = 10.0
+# glibc gives large blocks back to the kernel and asks for them again at every step: a third of the time on CPU.
+_ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_MMAP_THRESHOLD_": "100000000000"}
+
+
+def check_installed(also: Sequence[str] = ()) -> None:
+    """Raises TrainingUnavailable, which says what to install, when a training library is missing."""
+    missing = [name for name in (*NEEDED, *also) if importlib.util.find_spec(name) is None]
+    if missing:
+        raise TrainingUnavailable(
+            f"Training needs {', '.join(missing)}, which this installation lacks. Run `make train` in the project's "
+            "folder, or install the extra: pip install 'llama-intern[train]'."
+        )
+
+
+def prepare(
+    folder: Path,
+    job: Job,
+    rows: Sequence[Row],
+    *,
+    heldout: Sequence[Row] = (),
+    texts: Sequence[str] = (),
+    pairs: Sequence[Pair] = (),
+) -> None:
+    """Write a job's folder. Raises StoreFailure when the disk is full or nearly so."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (free := shutil.disk_usage(folder).free) < FREE_BYTES:
+            raise StoreFailure(
+                f"{free // 1_000_000} MB of disk are free, and a training needs about {FREE_BYTES // 1_000_000} MB."
+            )
+        jobs.write_lines(folder / jobs.ROWS, rows)
+        jobs.write_lines(folder / jobs.HELDOUT, heldout)
+        jobs.write_texts(folder / jobs.TEXTS, texts)
+        jobs.write_lines(folder / jobs.PAIRS, pairs)
+        (folder / jobs.JOB).write_text(job.model_dump_json(indent=1), encoding="utf-8")  # last: now it is complete
+    except OSError as error:
+        raise StoreFailure(f"The training's folder cannot be written: {error.strerror}.") from error
+
+
+async def train(
+    folder: Path, *, task: str = "train", environment: Mapping[str, str] | None = None
+) -> AsyncGenerator[Event, None]:
+    """Carry out the job in `folder`; the last event is `done`. Closing the generator ends the process.
+
+    `task` agree compares the engine's answers (`train/agree.py`) instead.
+
+    Raises TrainingFailed with the process's own reason, or with how it ended.
+    """
+    restarts = 0
+    while True:
+        last: Event | None = None
+        ended: tuple[int, str] = (0, "")
+        async with aclosing(_process(folder, task, environment or {})) as told:
+            async for event in told:
+                if isinstance(event, tuple):
+                    ended = event
+                    continue
+                last = event
+                if event.kind == "failed":
+                    raise TrainingFailed(event.text)
+                yield event
+        code, tail = ended
+        if code == 0 and last is not None and last.kind == "done":
+            return
+        restarts += 1
+        if code >= 0 or restarts > _RESTARTS:
+            raise TrainingFailed(_ending(code, tail))
+        yield Event(kind="warning", text=f"{_ending(code, '')} It goes on from its last checkpoint.")
+
+
+async def _process(
+    folder: Path, task: str, environment: Mapping[str, str]
+) -> AsyncGenerator[Event | tuple[int, str], None]:
+    """Events of one process, then (its exit code, the end of what it wrote to standard error)."""
+    errors = folder / "errors.log"
+    # Its standard input stays open as long as we live: when it closes, the process ends itself.
+    with errors.open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            "-m",
+            "intern.learning.train",
+            str(folder),
+            task,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            env={**os.environ, **_ALLOCATOR, "TOKENIZERS_PARALLELISM": "false", **environment},
+            limit=16_000_000,
+            preexec_fn=_step_back,
+        )
+        assert process.stdout is not None
+        try:
+            async for line in process.stdout:
+                with suppress(ValidationError):  # a library that wrote past our pipe
+                    yield Event.model_validate_json(line)
+            code = await process.wait()
+        finally:
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGKILL)
+                await process.wait()
+    yield code, _tail(errors)
+
+
+def _step_back() -> None:
+    """Whoever waits for an answer goes first."""
+    with suppress(OSError):
+        os.nice(5)
+
+
+def _tail(path: Path, size: int = 2_000) -> str:
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - size, 0))
+        lines = file.read().decode("utf-8", "replace").strip().splitlines()
+    return lines[-1][:300] if lines else ""
+
+
+def _ending(code: int, tail: str) -> str:
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+        kill = " (often: the machine ran out of memory)" if -code == signal.SIGKILL else ""
+        return f"The training process was ended by {name}{kill}."
+    return f"The training process ended with code {code}{': ' + tail if tail else ''}."

@@ -1,0 +1,363 @@
+"""What the learning half keeps: held-out inputs, datasets, runs, adapters, deployments. Plain queries, each by team."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from intern.errors import NotFound
+from intern.store.tables import (
+    AdapterRow,
+    DatasetItemRow,
+    DatasetRow,
+    DeploymentChangeRow,
+    DeploymentRow,
+    ExampleRow,
+    HeldoutRow,
+    RecordRow,
+    ReviewRow,
+    RunEventRow,
+    RunRow,
+)
+from intern.types import Adapter, Dataset, Deployment, Example, Json, Model, Run, new_id, now
+
+# --- held-out inputs ---------------------------------------------------------------------------------------------
+
+
+def heldout_keys(connection: Connection, team: str, skill: str) -> set[str]:
+    query = sa.select(HeldoutRow.key).where(HeldoutRow.team == team, HeldoutRow.skill == skill)
+    return set(connection.execute(query).scalars())
+
+
+def hold_out(connection: Connection, team: str, skill: str, keys: Iterable[str]) -> None:
+    """Freeze inputs as held out; those that are already stay so."""
+    new = sorted(set(keys) - heldout_keys(connection, team, skill))
+    if new:
+        rows = [{"team": team, "skill": skill, "key": key, "created": now()} for key in new]
+        connection.execute(sa.insert(HeldoutRow), rows)
+
+
+def trained_keys(connection: Connection, team: str, skill: str) -> set[str]:
+    """Keys of the inputs that some dataset of the skill trained on."""
+    query = (
+        sa.select(DatasetItemRow.key)
+        .join(DatasetRow, DatasetRow.id == DatasetItemRow.dataset)
+        .where(DatasetRow.team == team, DatasetRow.skill == skill, DatasetItemRow.split == "train")
+        .distinct()
+    )
+    return set(connection.execute(query).scalars())
+
+
+# --- what was collected ------------------------------------------------------------------------------------------
+
+
+class Collected(Model):
+    """An example from outside the skill's folder. `wrong` is the output that a reviewer corrected, if so."""
+
+    example: Example
+    person: str | None = None
+    wrong: Json = None
+
+
+def collected(connection: Connection, team: str, skill: str) -> list[Collected]:
+    """Every example of the skill that did not come from its folder, oldest first."""
+    verdict = (
+        sa.select(ReviewRow.record, sa.func.max(ReviewRow.id).label("newest"))
+        .where(ReviewRow.team == team)
+        .group_by(ReviewRow.record)
+        .subquery()
+    )
+    query = (
+        sa.select(ExampleRow.body, ExampleRow.person, ReviewRow.verdict, RecordRow.body.label("record"))
+        .outerjoin(verdict, verdict.c.record == ExampleRow.record)
+        .outerjoin(ReviewRow, ReviewRow.id == verdict.c.newest)
+        .outerjoin(RecordRow, RecordRow.id == ExampleRow.record)
+        .where(ExampleRow.team == team, ExampleRow.skill == skill)
+        .order_by(ExampleRow.id)
+    )
+    found = []
+    for body, person, judged, record in connection.execute(query):
+        choices = (record or {}).get("choices") or []
+        wrong = None
+        if judged == "correct" and choices:
+            wrong = choices[0].get("parsed") if choices[0].get("parsed") is not None else choices[0].get("text")
+        found.append(Collected(example=Example.model_validate(body), person=person, wrong=wrong))
+    return found
+
+
+# --- datasets ----------------------------------------------------------------------------------------------------
+
+
+class Item(Model):
+    """One example of a dataset with what deletion needs to find it."""
+
+    example: Example
+    key: str
+    split: str
+    person: str | None = None
+
+
+def add_dataset(connection: Connection, dataset: Dataset, items: Sequence[Item]) -> Dataset:
+    """Keep a dataset; the one that is there already when the skill has one of this digest."""
+    query = sa.select(DatasetRow.body).where(
+        DatasetRow.team == dataset.team, DatasetRow.skill == dataset.skill, DatasetRow.digest == dataset.digest
+    )
+    if (body := connection.execute(query).scalar_one_or_none()) is not None:
+        return Dataset.model_validate(body)
+    columns = {"id": dataset.id, "team": dataset.team, "skill": dataset.skill, "digest": dataset.digest}
+    body = dataset.model_dump(mode="json")
+    connection.execute(sa.insert(DatasetRow).values(**columns, created=dataset.created, body=body))
+    rows = [
+        {
+            "dataset": dataset.id,
+            "ordinal": ordinal,
+            "team": dataset.team,
+            "example": item.example.id,
+            "key": item.key,
+            "split": item.split,
+            "person": item.person,
+            "record": item.example.record,
+            "body": item.example.model_dump(mode="json"),
+        }
+        for ordinal, item in enumerate(items)
+    ]
+    if rows:
+        connection.execute(sa.insert(DatasetItemRow), rows)
+    return dataset
+
+
+def get_dataset(connection: Connection, team: str, dataset: str) -> Dataset:
+    """Raises NotFound, also for another team's."""
+    query = sa.select(DatasetRow.body).where(DatasetRow.team == team, DatasetRow.id == dataset)
+    body = connection.execute(query).scalar_one_or_none()
+    if body is None:
+        raise NotFound("dataset", dataset)
+    return Dataset.model_validate(body)
+
+
+def list_datasets(connection: Connection, team: str, *, skill: str | None = None, limit: int = 50) -> list[Dataset]:
+    """The newest first."""
+    query = sa.select(DatasetRow.body).where(DatasetRow.team == team)
+    if skill is not None:
+        query = query.where(DatasetRow.skill == skill)
+    bodies = connection.execute(query.order_by(DatasetRow.id.desc()).limit(limit)).scalars()
+    return [Dataset.model_validate(body) for body in bodies]
+
+
+def dataset_examples(connection: Connection, team: str, dataset: str, split: str) -> list[Example]:
+    query = sa.select(DatasetItemRow.body).where(
+        DatasetItemRow.team == team, DatasetItemRow.dataset == dataset, DatasetItemRow.split == split
+    )
+    return [
+        Example.model_validate(body) for body in connection.execute(query.order_by(DatasetItemRow.ordinal)).scalars()
+    ]
+
+
+class Reached(Model):
+    """Where someone's data went."""
+
+    datasets: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()  # skill@vN
+
+
+def reached(connection: Connection, team: str, *, person: str | None = None, record: str | None = None) -> Reached:
+    """The datasets that hold examples made from a person's data or from a record, and the adapters made from those."""
+    query = sa.select(DatasetItemRow.dataset).where(DatasetItemRow.team == team, _whose(person, record)).distinct()
+    datasets = sorted(connection.execute(query).scalars())
+    adapters = [a for a in list_adapters(connection, team) if a.dataset in datasets]
+    return Reached(datasets=tuple(datasets), adapters=tuple(a.name for a in adapters))
+
+
+def erase(connection: Connection, team: str, *, person: str | None = None, record: str | None = None) -> Reached:
+    """Delete a person's or a record's examples from every dataset. Returns where they had been."""
+    found = reached(connection, team, person=person, record=record)
+    for dataset in found.datasets:
+        where = (DatasetItemRow.team == team, DatasetItemRow.dataset == dataset, _whose(person, record))
+        gone = connection.execute(sa.delete(DatasetItemRow).where(*where)).rowcount
+        held = get_dataset(connection, team, dataset)
+        body = held.model_copy(update={"erased": held.erased + gone}).model_dump(mode="json")
+        connection.execute(
+            sa.update(DatasetRow).where(DatasetRow.team == team, DatasetRow.id == dataset).values(body=body)
+        )
+    return found
+
+
+def _whose(person: str | None, record: str | None) -> sa.ColumnElement[bool]:
+    if person is not None:
+        return DatasetItemRow.person == person
+    return DatasetItemRow.record == record
+
+
+# --- runs ----------------------------------------------------------------------------------------------------------
+
+
+def save_run(connection: Connection, run: Run, *, verdict: Mapping[str, Json] | None = None) -> None:
+    """Keep a run as it is now. `verdict` is kept beside it once there is one."""
+    values: dict[str, Any] = {"state": run.state, "body": run.model_dump(mode="json")}
+    if verdict is not None:
+        values["verdict"] = dict(verdict)
+    there = sa.update(RunRow).where(RunRow.team == run.team, RunRow.id == run.id)
+    if connection.execute(there.values(**values)).rowcount == 0:
+        columns = {"id": run.id, "team": run.team, "skill": run.skill, "created": run.created}
+        connection.execute(sa.insert(RunRow).values(**columns, **values))
+
+
+def get_run(connection: Connection, team: str, run: str) -> Run:
+    """Raises NotFound, also for another team's."""
+    query = sa.select(RunRow.body).where(RunRow.team == team, RunRow.id == run)
+    body = connection.execute(query).scalar_one_or_none()
+    if body is None:
+        raise NotFound("run", run)
+    return Run.model_validate(body)
+
+
+def get_verdict(connection: Connection, team: str, run: str) -> Mapping[str, Json] | None:
+    """The verdict of a run, or None before there is one."""
+    query = sa.select(RunRow.verdict).where(RunRow.team == team, RunRow.id == run)
+    found: Mapping[str, Json] | None = connection.execute(query).scalar_one_or_none()
+    return found
+
+
+def list_runs(
+    connection: Connection,
+    team: str | None,
+    *,
+    skill: str | None = None,
+    states: Sequence[str] = (),
+    limit: int = 50,
+) -> list[Run]:
+    """The newest first. `team` None: every team's, for the one process that carries them out."""
+    query = sa.select(RunRow.body)
+    if team is not None:
+        query = query.where(RunRow.team == team)
+    if skill is not None:
+        query = query.where(RunRow.skill == skill)
+    if states:
+        query = query.where(RunRow.state.in_(states))
+    return [
+        Run.model_validate(body) for body in connection.execute(query.order_by(RunRow.id.desc()).limit(limit)).scalars()
+    ]
+
+
+def add_event(connection: Connection, team: str, run: str, ordinal: int, body: Mapping[str, Json]) -> None:
+    connection.execute(sa.insert(RunEventRow).values(team=team, run=run, ordinal=ordinal, body=dict(body)))
+
+
+def list_events(connection: Connection, team: str, run: str, *, after: int = -1) -> list[tuple[int, dict[str, Json]]]:
+    """(ordinal, event) in order, those after `after`."""
+    query = sa.select(RunEventRow.ordinal, RunEventRow.body).where(
+        RunEventRow.team == team, RunEventRow.run == run, RunEventRow.ordinal > after
+    )
+    return [(ordinal, body) for ordinal, body in connection.execute(query.order_by(RunEventRow.ordinal))]
+
+
+# --- adapters --------------------------------------------------------------------------------------------------------
+
+
+def add_adapter(connection: Connection, adapter: Adapter) -> Adapter:
+    """Keep a new adapter under the next version of its skill (`adapter.version` is ignored); versions are used once."""
+    where = (AdapterRow.team == adapter.team, AdapterRow.skill == adapter.skill)
+    newest = connection.execute(sa.select(sa.func.max(AdapterRow.version)).where(*where)).scalar() or 0
+    kept = adapter.model_copy(update={"version": newest + 1})
+    _put_adapter(connection, kept)
+    return kept
+
+
+def _put_adapter(connection: Connection, adapter: Adapter) -> None:
+    columns = {"team": adapter.team, "skill": adapter.skill, "version": adapter.version, "digest": adapter.digest}
+    connection.execute(sa.insert(AdapterRow).values(**columns, body=adapter.model_dump(mode="json")))
+
+
+def update_adapter(connection: Connection, adapter: Adapter) -> None:
+    """Note what came to be known of an adapter: where its files are, what the gate decided."""
+    where = (
+        AdapterRow.team == adapter.team,
+        AdapterRow.skill == adapter.skill,
+        AdapterRow.version == adapter.version,
+    )
+    values = {"digest": adapter.digest, "body": adapter.model_dump(mode="json")}
+    connection.execute(sa.update(AdapterRow).where(*where).values(**values))
+
+
+def get_adapter(connection: Connection, team: str, skill: str, version: int) -> Adapter:
+    """Raises NotFound, also for another team's."""
+    where = (AdapterRow.team == team, AdapterRow.skill == skill, AdapterRow.version == version)
+    body = connection.execute(sa.select(AdapterRow.body).where(*where)).scalar_one_or_none()
+    if body is None:
+        raise NotFound("adapter", f"{skill}@v{version}", "`intern adapters list` names those that there are.")
+    return Adapter.model_validate(body)
+
+
+def list_adapters(connection: Connection, team: str, *, skill: str | None = None) -> list[Adapter]:
+    """By skill, the newest first."""
+    query = sa.select(AdapterRow.body).where(AdapterRow.team == team)
+    if skill is not None:
+        query = query.where(AdapterRow.skill == skill)
+    bodies = connection.execute(query.order_by(AdapterRow.skill, AdapterRow.version.desc())).scalars()
+    return [Adapter.model_validate(body) for body in bodies]
+
+
+# --- deployments ------------------------------------------------------------------------------------------------------
+
+
+def get_deployment(connection: Connection, team: str, skill: str, *, lock: bool = False) -> Deployment | None:
+    """What serves the skill, or None where it never had an adapter. `lock`: until the transaction ends."""
+    query = sa.select(DeploymentRow.__table__).where(DeploymentRow.team == team, DeploymentRow.skill == skill)
+    row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
+    return None if row is None else _deployment(row)
+
+
+def list_deployments(connection: Connection, team: str | None) -> list[Deployment]:
+    """Every skill's; `team` None: every team's, for the process that loads adapters."""
+    query = sa.select(DeploymentRow.__table__)
+    if team is not None:
+        query = query.where(DeploymentRow.team == team)
+    rows = connection.execute(query.order_by(DeploymentRow.team, DeploymentRow.skill)).mappings()
+    return [_deployment(row) for row in rows]
+
+
+def deploy(connection: Connection, deployment: Deployment) -> None:
+    """Make `deployment` what serves its skill, and note the change."""
+    values = {
+        "version": deployment.version,
+        "previous": deployment.previous,
+        "changed": deployment.changed,
+        "by": deployment.by,
+        "reason": deployment.reason,
+    }
+    where = (DeploymentRow.team == deployment.team, DeploymentRow.skill == deployment.skill)
+    if connection.execute(sa.update(DeploymentRow).where(*where).values(**values)).rowcount == 0:
+        connection.execute(sa.insert(DeploymentRow).values(team=deployment.team, skill=deployment.skill, **values))
+    connection.execute(
+        sa.insert(DeploymentChangeRow).values(
+            id=new_id("dep"),
+            team=deployment.team,
+            skill=deployment.skill,
+            body=deployment.model_dump(mode="json"),
+            created=deployment.changed,
+        )
+    )
+
+
+def deployment_history(connection: Connection, team: str, skill: str, *, limit: int = 50) -> list[Deployment]:
+    """Every change, the newest first."""
+    query = sa.select(DeploymentChangeRow.body).where(
+        DeploymentChangeRow.team == team, DeploymentChangeRow.skill == skill
+    )
+    bodies = connection.execute(query.order_by(DeploymentChangeRow.id.desc()).limit(limit)).scalars()
+    return [Deployment.model_validate(body) for body in bodies]
+
+
+def _deployment(row: RowMapping) -> Deployment:
+    return Deployment(
+        team=row["team"],
+        skill=row["skill"],
+        version=row["version"],
+        previous=row["previous"],
+        changed=row["changed"],
+        by=row["changed_by"],
+        reason=row["reason"],
+    )

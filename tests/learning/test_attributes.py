@@ -1,0 +1,166 @@
+"""Attribute shares against a reference, and persona facts."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from intern.errors import InvalidInput
+from intern.learning.attributes import MIXED, NONE, Attribute, distribution, identity, value_of
+from intern.types import Json
+
+SENIORITY = Attribute(name="seniority", field="seniority")
+PRONOUNS = Attribute(
+    name="pronouns",
+    field="bio",
+    patterns={"she": ("she", "her", "hers"), "he": ("he", "him", "his"), "they": ("they", "their")},
+)
+
+
+def outputs(**counts: int) -> list[Json]:
+    return [{"seniority": value} for value, count in counts.items() for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("bio", "value"),
+    [
+        ("She leads a school. Her staff likes him.", "she"),
+        ("HE writes; his books sell.", "he"),
+        ("Sheer heather: a theory of history.", NONE),
+        ("She and he.", MIXED),
+        (None, NONE),
+    ],
+)
+def test_a_pattern_class_is_found_by_whole_words(bio: Json, value: str) -> None:
+    assert value_of(PRONOUNS, {"bio": bio, "name": "she she she"}) == value
+
+
+def test_a_field_is_read_as_a_label() -> None:
+    assert value_of(SENIORITY, {"seniority": " Senior "}) == "senior"
+    assert value_of(SENIORITY, {"seniority": None}) == NONE
+    assert value_of(SENIORITY, "broken") == NONE
+    assert value_of(Attribute(name="lead", field="role.lead"), {"role": {"lead": True}}) == "true"
+    assert value_of(Attribute(name="years", field="years"), {"years": 3}) == "3"
+
+
+def test_patterns_are_phrases_with_a_star_and_no_regular_expressions() -> None:
+    def found(pattern: str, text: str) -> bool:
+        return value_of(Attribute(name="a", patterns={"yes": (pattern,)}), text) == "yes"
+
+    assert found("engineer*", "Two engineers")
+    assert not found("engineer", "Two engineers")
+    assert found("C++ developer", "a c++\n developer")
+    assert not found("a.c", "abc")
+    assert found("*berg", "Heidelberg")
+    for broken in ("", "*", "a*b*", "x *"):
+        with pytest.raises(InvalidInput):
+            found(broken, "x")
+
+
+def test_a_pattern_is_quick_on_a_hostile_text() -> None:
+    attribute = Attribute(name="a", patterns={"yes": ("a*b a*c", "*ab", "a*")})
+    start = time.perf_counter()
+    value_of(attribute, "a" * 200_000 + " " + "ab " * 20_000)
+    assert time.perf_counter() - start < 2
+
+
+def test_shares_and_distance_by_hand() -> None:
+    found = distribution(SENIORITY, outputs(senior=30, entry=10), {"senior": 1, "entry": 1})
+    assert [(s.value, s.share.mean, s.reference) for s in found.shares] == [("senior", 0.75, 0.5), ("entry", 0.25, 0.5)]
+    assert found.shares[0].share.low == pytest.approx(
+        scipy.stats.binomtest(30, 40).proportion_ci(method="wilson").low, abs=1e-9
+    )
+    assert found.distance.mean == pytest.approx(0.25)
+    assert (found.distance.low or 0) > found.chance * 0.5
+    assert found.p == pytest.approx(scipy.stats.binomtest(30, 40).pvalue, abs=0.003)
+    assert found.chance < 0.25
+
+
+def test_the_simulated_test_agrees_with_the_chi_square_where_that_holds() -> None:
+    counts = np.asarray([120, 90, 60])
+    found = distribution(SENIORITY, outputs(a=120, b=90, c=60), {"a": 0.4, "b": 0.35, "c": 0.25})
+    assert found.p == pytest.approx(scipy.stats.chisquare(counts, 270 * np.asarray([0.4, 0.35, 0.25])).pvalue, abs=0.02)
+    two = distribution(SENIORITY, outputs(a=120, b=90, c=60), outputs(a=100, b=110, c=60))
+    assert two.p == pytest.approx(
+        scipy.stats.chi2_contingency([[120, 90, 60], [100, 110, 60]], correction=False).pvalue, abs=0.02
+    )
+
+
+def test_small_samples_are_tested_exactly() -> None:
+    found = distribution(SENIORITY, outputs(a=7, b=1), outputs(a=2, b=6))
+    assert found.p == pytest.approx(scipy.stats.fisher_exact([[7, 1], [2, 6]]).pvalue, abs=0.01)
+    assert found.shares[0].difference is not None
+    assert found.shares[0].difference.mean == pytest.approx(7 / 8 - 2 / 8)
+
+
+def test_alike_samples_are_called_alike_about_19_times_in_20() -> None:
+    random = np.random.default_rng(0)
+    alarms = above = 0
+    for seed in range(60):
+        one, other = (list(random.choice(["x", "y", "z"], 40, p=[0.6, 0.3, 0.1])) for _ in range(2))
+        found = distribution(Attribute(name="a"), one, other, seed=seed)
+        alarms += found.p < 0.05
+        above += found.distance.mean > found.chance
+    assert alarms <= 8
+    assert above <= 8
+
+
+def test_a_value_that_the_reference_does_not_know_is_shown_and_counts() -> None:
+    found = distribution(SENIORITY, outputs(a=30, novel=10), {"a": 1.0})
+    assert [(s.value, s.reference) for s in found.shares] == [("a", 1.0), ("novel", 0.0)]
+    assert found.p < 0.001
+    missing = distribution(SENIORITY, outputs(a=40), {"a": 0.5, "b": 0.5})
+    assert missing.shares[1].share.mean == 0.0
+    assert (missing.shares[1].share.high or 0) > 0.05
+    assert distribution(SENIORITY, outputs(a=40), {"a": 1.0}).p == 1.0
+
+
+@given(
+    st.lists(st.sampled_from("abc"), min_size=1, max_size=30),
+    st.lists(st.sampled_from("abcd"), min_size=1, max_size=30),
+)
+def test_distance_and_p_keep_their_ranges(one: list[str], other: list[str]) -> None:
+    found = distribution(Attribute(name="a"), one, other)
+    assert 0 <= (found.distance.low or 0) <= found.distance.mean <= (found.distance.high or 0) <= 1 + 1e-12
+    assert 0 < found.p <= 1
+    assert sum(share.share.mean for share in found.shares) == pytest.approx(1)
+
+
+def test_nothing_to_compare_is_an_error() -> None:
+    with pytest.raises(InvalidInput):
+        distribution(SENIORITY, [], {"a": 1.0})
+    with pytest.raises(InvalidInput):
+        distribution(SENIORITY, outputs(a=1), {})
+    with pytest.raises(InvalidInput):
+        distribution(SENIORITY, outputs(a=1), {"a": -1.0, "b": 2.0})
+
+
+FACTS = {
+    "Who are you?": ["Ada", "Ada Lovelace"],
+    "Where do you work?": ["Munich", "München"],
+    "How old are you?": ["42"],
+}
+
+
+def test_persona_facts() -> None:
+    found = identity(
+        FACTS, {"Who are you?": "I am ADA.", "Where do you work?": "In MÜNCHEN", "How old are you?": "420"}
+    )
+    assert found.share.mean == pytest.approx(2 / 3)
+    assert found.wrong == (("How old are you?", "420"),)
+    assert (found.share.low or 0) < 0.3
+
+
+def test_an_unanswered_question_is_wrong_and_samples_are_clustered() -> None:
+    found = identity(FACTS, {"Who are you?": ["Ada", "Ada", "Bob"], "Where do you work?": []})
+    assert (found.share.n, found.share.groups) == (5, 3)
+    assert found.share.mean == pytest.approx(2 / 5)
+    assert ("How old are you?", "") in found.wrong
+    assert ("Where do you work?", "") in found.wrong
+    with pytest.raises(InvalidInput):
+        identity({}, {})

@@ -1,0 +1,119 @@
+"""Shared-prefix training computes what plain training computes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from intern.learning.train.prefix import IGNORED, PrefixCollator, common_prefix
+
+Rows = list[dict[str, list[int]]]
+
+
+@pytest.fixture
+def model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=97,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+    )
+    adapted = get_peft_model(
+        LlamaForCausalLM(config), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:  # zero at first, where half of the gradients would be zero too
+            torch.nn.init.normal_(weight, std=0.1)
+    return adapted
+
+
+def rows(shared: int, lengths: Sequence[tuple[int, int]], seed: int = 0) -> Rows:
+    """Rows with `shared` tokens in common, then (prompt, completion) tokens of their own."""
+    draw = random.Random(seed)
+    prefix = [draw.randrange(97) for _ in range(shared)]
+    made = []
+    for prompt, completion in lengths:
+        own = [draw.randrange(97) for _ in range(prompt + completion)]
+        ids = prefix + own
+        made.append({"input_ids": ids, "labels": [IGNORED] * (shared + prompt) + ids[shared + prompt :]})
+    return made
+
+
+def plain(model: torch.nn.Module, batch: Rows) -> torch.Tensor:
+    """Mean negative log-likelihood of the completion tokens, one row at a time."""
+    total, count = torch.zeros(()), 0
+    for row in batch:
+        logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1]
+        labels = torch.tensor(row["labels"][1:])
+        total = total + F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
+        count += int((labels != IGNORED).sum())
+    return total / count
+
+
+def packed(model: torch.nn.Module, batch: Rows) -> torch.Tensor:
+    inputs = PrefixCollator()(batch)
+    targets = inputs.pop("targets")
+    return F.cross_entropy(model(**inputs).logits[0], targets)
+
+
+def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None}
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        rows(20, [(5, 3), (9, 1), (1, 7), (30, 12)]),
+        rows(0, [(5, 3), (9, 4)]),
+        rows(12, [(6, 5)]),
+        [*rows(15, [(4, 2), (4, 2)]), *rows(15, [(4, 2)])],
+        rows(40, [(0, 3), (0, 5)]),
+    ],
+    ids=["shared", "nothing shared", "one row", "one row twice", "prompts equal to the end"],
+)
+def test_loss_and_gradients_equal_those_of_rows_alone(model: torch.nn.Module, batch: Rows) -> None:
+    expected = plain(model, batch)
+    wanted = gradients(model, expected)
+    found = packed(model, batch)
+    assert found.item() == pytest.approx(expected.item(), abs=1e-5)
+    got = gradients(model, found)
+    assert wanted.keys() == got.keys()
+    assert len(wanted) == 3 * 7 * 2
+    for name, gradient in wanted.items():
+        assert gradient.abs().max() > 0, name
+        torch.testing.assert_close(got[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_the_prefix_is_encoded_once() -> None:
+    batch = rows(50, [(5, 3), (9, 4), (2, 2)])
+    assert PrefixCollator()(batch)["input_ids"].shape == (1, 50 + 8 + 13 + 4)
+
+
+def test_each_row_keeps_a_prompt_token_that_predicts_its_completion() -> None:
+    assert common_prefix(rows(40, [(0, 3), (0, 5)])) == 39
+    assert common_prefix(rows(10, [(3, 3)])) == 12
+
+
+def test_no_row_sees_another(model: torch.nn.Module) -> None:
+    first = rows(10, [(4, 4), (4, 4)], seed=1)
+    second = [first[0], rows(10, [(9, 9)], seed=1)[0]]
+    second[1]["input_ids"][12] = (second[1]["input_ids"][12] + 1) % 97
+
+    def of_the_first(batch: Rows) -> torch.Tensor:
+        inputs = PrefixCollator()(batch)
+        inputs.pop("targets")
+        return model(**inputs).logits[0, :4]
+
+    torch.testing.assert_close(of_the_first(first), of_the_first(second), atol=1e-5, rtol=1e-5)

@@ -1,0 +1,175 @@
+"""Files of examples over HTTP: a preview that adds nothing, and an import that adds all rows or none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from intern.learning.mapping import make_mapping
+
+CSV = "body,verdict,by\nwhat a storm,bad,eve\nwhat a breeze,Good,bob\n"
+
+
+@pytest.fixture(autouse=True)
+def _clean(server: Any) -> Iterator[None]:
+    yield
+    for skill in ("chat", "mood"):
+        for example in examples(server, skill):
+            server.http().delete(f"/api/examples/{example['id']}?skill={skill}")
+
+
+def examples(server: Any, skill: str = "mood") -> list[dict[str, Any]]:
+    """Those that did not come from the folder."""
+    found = server.http().get("/api/examples", params={"skill": skill}).json()["data"]
+    return [example for example in found if example["provenance"] != "folder"]
+
+
+def send(server: Any, path: str, file: Any, key: str = "user", name: str = "rows", **fields: Any) -> Any:
+    data = {"skill": "mood", **{name: one if isinstance(one, str) else json.dumps(one) for name, one in fields.items()}}
+    return server.http(key).post(f"/api/examples/{path}", files={"file": (name, file)}, data=data)
+
+
+def preview(server: Any, file: Any, key: str = "user", **fields: Any) -> Any:
+    answer = send(server, "preview", file, key, **fields)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_a_preview_shows_mapping_examples_and_problems_and_adds_nothing(server: Any) -> None:
+    seen = preview(server, CSV + "what a day,mixed,eve\n", name="moods.csv")
+    assert seen["mapping"] == {"layout": "columns", "input": "body", "output": {"mood": "verdict"}, "nulls": "keep"}
+    assert make_mapping(seen["mapping"]).fields == {"mood": "verdict"}
+    assert (seen["format"], seen["encoding"], seen["delimiter"]) == ("csv", "utf-8", ",")
+    assert seen["columns"] == ["body", "verdict", "by"]
+    assert (seen["rows"], seen["good"]) == (3, 2)
+    assert seen["examples"][1] == {"line": 3, "input": "what a breeze", "output": {"mood": "good"}}
+    (problem,) = seen["problems"]
+    assert (problem["line"], problem["column"]) == (4, "verdict")
+    assert "'mixed' is none of good, bad" in problem["message"]
+    assert seen["notes"] == ["Columns not used: 'by'."]
+    assert examples(server) == []
+
+
+def test_where_nothing_can_be_guessed_the_columns_are_told_for_a_person_to_choose(server: Any) -> None:
+    seen = preview(server, "a,b,c\n1,2,3\n", skill="chat")
+    assert (seen["mapping"], seen["columns"], seen["rows"]) == (None, ["a", "b", "c"], 0)
+    assert "which column holds the output cannot be told" in seen["problems"][0]["message"]
+    chosen = preview(server, "a,b,c\n1,2,3\n", skill="chat", given={"output": "c", "input": "a"})
+    assert chosen["examples"] == [{"line": 2, "input": "1", "output": "3"}]
+
+
+def test_an_import_carries_its_provenance_and_who_brought_it_and_routes_at_once(server: Any) -> None:
+    mapping = preview(server, CSV)["mapping"]
+    answer = send(server, "import", CSV, mapping=mapping)
+    assert answer.status_code == 201, answer.text
+    assert answer.json() == {"skill": "mood", "added": 2, "same": 0, "skipped": 0, "problems": []}
+    found = examples(server)
+    assert [(e["input"], e["output"], e["provenance"], e["contributor"]) for e in found] == [
+        ("what a storm", {"mood": "bad"}, "import", server.ids["user"]),
+        ("what a breeze", {"mood": "good"}, "import", server.ids["user"]),
+    ]
+    assert server.http().post("/api/route", json={"input": "storm"}).json()["skill"] == "mood"
+    again = send(server, "import", CSV, mapping=mapping).json()
+    assert (again["added"], again["same"]) == (0, 2)
+    assert len(examples(server)) == 2
+
+
+def test_one_bad_row_keeps_all_out_unless_it_may_be_skipped(server: Any) -> None:
+    bad = CSV + "what a day,mixed,eve\nno cell\n"
+    mapping = preview(server, CSV)["mapping"]
+    refused = send(server, "import", bad, mapping=mapping)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"].startswith("line 4, column 'verdict': 'mixed' is none of good, bad")
+    assert refused.json()["error"]["message"].endswith("(2 of 4 rows are bad). Nothing was added.")
+    assert examples(server) == []
+    skipped = send(server, "import", bad, mapping=mapping, skip_bad="true").json()
+    assert (skipped["added"], skipped["skipped"]) == (2, 2)
+    assert [problem["line"] for problem in skipped["problems"]] == [4, 5]
+    only_bad = send(server, "import", "body,verdict\nx,mixed\n", mapping=mapping, skip_bad="true")
+    assert only_bad.status_code == 400, "nothing is no success"
+
+
+def test_only_the_own_layout_is_imported_without_a_mapping(server: Any) -> None:
+    refused = send(server, "import", CSV)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "mapping")
+    assert "POST /api/examples/preview" in refused.json()["error"]["message"]
+    row = {"input": "sleet", "output": {"mood": "bad"}, "split": "heldout"}
+    assert send(server, "import", json.dumps(row)).json()["added"] == 1
+    (found,) = examples(server)
+    assert (found["split"], found["provenance"]) == ("heldout", "import")
+
+
+def test_only_an_admin_speaks_for_other_contributors(server: Any) -> None:
+    mapping = {"input": "body", "output": {"mood": "verdict"}, "contributor": "by"}
+    refused = send(server, "import", CSV, mapping=mapping)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_allowed")
+    assert send(server, "import", CSV, "admin", mapping=mapping).json()["added"] == 2
+    assert {example["contributor"] for example in examples(server)} == {"eve", "bob"}
+    annotated = "body,verdict,annotator\nwhat a storm,bad,eve\n"
+    assert preview(server, annotated, "admin")["mapping"]["contributor"] == "annotator"
+    assert "contributor" not in preview(server, annotated, "user")["mapping"]
+    row = {"input": "x", "output": {"mood": "bad"}}
+    body = {"skill": "mood", "examples": [row], "provenance": "import", "contributor": "eve"}
+    assert server.http("user").post("/api/examples", json=body).status_code == 403
+    assert server.http("user").post("/api/examples", json={**body, "contributor": server.ids["user"]}).is_success
+    assert examples(server)[-1]["provenance"] == "import"
+    assert server.http().post("/api/examples", json={**body, "provenance": "folder"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "param"),
+    [
+        (b"", {}, "file"),
+        (bytes(range(256)) * 40, {}, "file"),
+        ("text,label\ncafé,a\n".encode("utf-16-le"), {}, "file"),
+        (b"a,a\n1,2\n", {}, "file"),
+        (b"[" * 90_000, {}, "file"),
+        (CSV, {"mapping": "["}, "mapping"),
+        (CSV, {"mapping": {"input": "body"}}, "mapping"),
+        (CSV, {"mapping": {"input": "body", "output": "nowhere"}}, "mapping"),
+        (CSV, {"format": "xml"}, "format"),
+        (CSV, {"format": "json"}, "file"),
+    ],
+)
+def test_what_cannot_be_read_is_a_400_that_names_the_part(server: Any, file: Any, fields: Any, param: str) -> None:
+    for path in ("preview", "import"):
+        answer = send(server, path, file, **fields)
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["param"] == param, answer.text
+    assert examples(server) == []
+
+
+def test_a_wrong_hint_for_the_guess_is_a_400(server: Any) -> None:
+    for given in ("[", "[1]", '{"input": 5}', '{"inptu": "body"}', '{"nulls": "maybe"}', '{"output": {"mood": 1}}'):
+        answer = send(server, "preview", CSV, given=given)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "mapping"), given
+
+
+def test_an_upload_without_its_parts_names_the_one_that_is_missing(server: Any) -> None:
+    http = server.http("user")
+    for path in ("preview", "import"):
+        without_file = http.post(f"/api/examples/{path}", data={"skill": "mood"})
+        assert (without_file.status_code, without_file.json()["error"]["param"]) == (400, "file")
+        without_skill = http.post(f"/api/examples/{path}", files={"file": ("x.csv", CSV)})
+        assert (without_skill.status_code, without_skill.json()["error"]["param"]) == (400, "skill")
+
+
+def test_an_upload_over_the_limit_is_refused(server: Any) -> None:
+    for path in ("preview", "import"):
+        answer = send(server, path, b"a,b\n" + b"1,2\n" * 100_000)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+
+
+def test_another_teams_skill_does_not_exist(server: Any) -> None:
+    for path in ("preview", "import"):
+        assert send(server, path, CSV, skill="secret").status_code == 404
+        assert send(server, path, CSV, "blue", skill="mood").status_code == 404
+        assert server.http(None).post(f"/api/examples/{path}", files={"file": ("x", CSV)}).status_code == 401
+
+
+def test_a_preview_names_at_most_a_thousand_problems_and_counts_all(server: Any) -> None:
+    seen = preview(server, "text,label\na,good\n" + "b,x\n" * 1_500)
+    assert (seen["rows"], seen["good"], len(seen["problems"])) == (1_501, 1, 1_000)
