@@ -106,7 +106,8 @@ class Workspace:
             deadline=settings.deadline,
         )
         self.reviews = Reviews(self.database, self.library, self.routes, self.recorder.flush, self.routes.outdate)
-        self.learner = Learner(_parts(self), self.library, self.deployments)
+        self.parts = _parts(self)
+        self.learner = Learner(self.parts, self.library, self.deployments)
         self.library.refresh()
 
     @_opened_once
@@ -426,6 +427,10 @@ def _parts(workspace: Workspace) -> WorkspaceParts:
         names = [document.name for document in workspace.knowledge.documents(team, skill)]
         return [f"{name}\n{workspace.knowledge.text(team, skill, name)}" for name in names]
 
+    def passages(team: str, skill: str) -> list[Passage]:
+        workspace.documents.ensure(team, skill)
+        return workspace.knowledge.passages(team, skill)
+
     return WorkspaceParts(
         settings,
         workspace.database,
@@ -434,6 +439,7 @@ def _parts(workspace: Workspace) -> WorkspaceParts:
         embedder=lambda: workspace.embedder,
         retrieve=retrieve,
         texts=texts,
+        passages=passages,
     )
 
 

@@ -7,6 +7,8 @@ be entered here, which is the moment to think about where it belongs.
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -132,3 +134,24 @@ def test_the_check_sees_every_kind_of_import(tmp_path: Path) -> None:
     )
     found = imported(probe, tmp_path)
     assert found == {"intern.store.keys", "os", "intern.doctor", "intern.cli", "intern.engines.base"}
+
+
+def test_serving_needs_nothing_of_what_only_learning_needs() -> None:
+    """The server's lock lacks these; and a training library costs seconds and hundreds of megabytes."""
+    only_learning = [
+        "accelerate",
+        "bitsandbytes",
+        "datasets",
+        "gguf",
+        "matplotlib",
+        "peft",
+        "presidio_analyzer",
+        "spacy",
+        "trl",
+    ]
+    program = (
+        "import sys, intern.workspace, intern.cli, intern.cli.up, server.app; "
+        f"print([name for name in {only_learning} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"

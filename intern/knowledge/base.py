@@ -160,6 +160,13 @@ class Knowledge:
             raise NotFound("document", name, f"The skill '{skill}' has no document of this name.")
         return text
 
+    def passages(self, team: str, skill: str) -> list[Passage]:
+        """Every passage of the skill's documents, in their order; scores are 0."""
+        with self._database.connect() as connection:
+            ids = sorted(catalogue.passage_ids(connection, team, skill))
+            found = catalogue.passages(connection, team, skill, ids)
+        return sorted(found.values(), key=lambda passage: (passage.document, passage.start))
+
     def retrieve(
         self,
         team: str,

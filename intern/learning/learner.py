@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 from intern.errors import Conflict, InternError, InvalidInput, StoreFailure
 from intern.learning.adapter import write_verdict
@@ -19,6 +20,7 @@ from intern.learning.recipe import Recipe
 from intern.learning.train.job import Event
 from intern.library import SkillLibrary
 from intern.store import learning as store
+from intern.store import records
 from intern.types import Adapter, Example, Json, Model, Run, RunKind, Variant, new_id, now
 
 log = logging.getLogger(__name__)
@@ -226,6 +228,16 @@ class Learner:
             body = verdict.model_dump(mode="json")
             await asyncio.to_thread(self._keep_evaluation, run, body)
             await self._tell(run, Event(kind="verdict", stage="evaluate", numbers=body))
+        else:
+            written = await loop.synthesize(asked.count)
+            added = await asyncio.to_thread(self._add_examples, run, written.examples)
+            refused = Counter(row.reason for row in written.refused)
+            reason = (
+                f"{added} examples were written from {written.passages} passages; {len(written.refused)} were refused."
+            )
+            numbers = {"added": added, "refused": dict(refused), "failed": written.failed}
+            await self._tell(run, Event(kind="written", stage="synthesize", text=reason, numbers=numbers))
+            run = run.model_copy(update={"reason": reason})
         return run.model_copy(update={"state": "done", "ended": now()})
 
     async def _conclude(self, run: Run, finished: Finished) -> Run:
@@ -299,6 +311,14 @@ class Learner:
     def _keep_evaluation(self, run: Run, verdict: Mapping[str, Json]) -> None:
         with self._parts.database.begin() as connection:
             store.save_run(connection, run, verdict=verdict)
+
+    def _add_examples(self, run: Run, examples: Sequence[Example]) -> int:
+        with self._parts.database.begin() as connection:
+            known = {row.example.id for row in store.collected(connection, run.team, run.skill)}
+            new = [example for example in examples if example.id not in known]
+            for example in new:
+                records.add_example(connection, run.team, run.skill, example)
+        return len(new)
 
     def _write_asked(self, run: Run, asked: Asked) -> None:
         folder = self._parts.runs_folder / run.id

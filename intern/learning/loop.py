@@ -33,12 +33,13 @@ from intern.learning.rows import Retrieves, make_pairs, make_rows
 from intern.learning.shapes import read_shape
 from intern.learning.statistics import confidence_for
 from intern.learning.summary import summarise
+from intern.learning.synthesis import Synthesis, Synthesized
 from intern.learning.train import job as jobs
 from intern.learning.train.job import Agreement, Answer, Event, Job, Prompt, Row
 from intern.models.embedder import Vectors
 from intern.skill import Skill
 from intern.store import learning as store
-from intern.types import Adapter, Dataset, Example, Json, Model, Run, Sampling, new_id, now
+from intern.types import Adapter, Dataset, Example, Json, Model, Passage, Run, Sampling, new_id, now
 
 HELDOUT_MOST = 200  # examples that rivals answer: the first ones by hash of the frozen set
 
@@ -76,6 +77,14 @@ class Parts(Protocol):
 
     def texts(self, team: str, skill: str) -> list[str]:
         """The skill's documents as plain text, each with its title as first line."""
+        ...
+
+    def passages(self, team: str, skill: str) -> list[Passage]:
+        """Every passage of the skill's documents."""
+        ...
+
+    def open_teacher(self) -> Engine:
+        """The engine that writes examples from documents, not started."""
         ...
 
     def memory(self, team: str, skill: str) -> Memory: ...
@@ -204,6 +213,31 @@ class Loop:
             outcomes[system] = score_outside(self.skill, heldout, answers)
         await asyncio.to_thread(self._write_outcomes, outcomes)
         return Verdict(rivals={name: summarise(rows) for name, rows in outcomes.items() if rows})
+
+    async def synthesize(self, count: int) -> Synthesized:
+        """Examples from the skill's documents, at most `count` (0: as many as they give); stores nothing.
+
+        Raises InvalidInput for a skill without documents, EngineFailure when the teacher does not answer.
+        """
+        team, name = self.run.team, self.skill.name
+        passages = await asyncio.to_thread(self.parts.passages, team, name)
+        if not passages:
+            raise InvalidInput(f"The skill '{name}' has no documents to write examples from.", param="skill")
+        await self._stage("synthesize", f"reading {len(passages)} passages")
+        with self.parts.database.connect() as connection:
+            self._collected = store.collected(connection, team, name)
+        existing = [row.example for row in gather(self.skill, self._collected, augmented=True)]
+        teacher = self.parts.open_teacher()
+        await teacher.start()
+
+        async def tell(read: int, of: int, found: int) -> None:
+            await self._tell(Event(kind="answers", stage="synthesize", text=f"{found} examples", step=read, steps=of))
+
+        try:
+            synthesis = Synthesis(self.skill, teacher, self.parts.retriever(team), existing=existing)
+            return await synthesis.write(passages, most=count, tell=tell)
+        finally:
+            await teacher.close()
 
     async def _taken_up(self) -> tuple[Dataset, list[Example], list[Example]]:
         """What a run that was interrupted had frozen."""

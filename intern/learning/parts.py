@@ -9,8 +9,10 @@ from pathlib import Path
 
 from sqlalchemy.engine import Engine as Database
 
+from intern.engines.base import Engine
 from intern.engines.llamacpp import LlamaCppEngine
-from intern.errors import TrainingUnavailable
+from intern.engines.openai import OpenAIEngine
+from intern.errors import InvalidInput, TrainingUnavailable
 from intern.learning.dataset import Redacts
 from intern.learning.evaluate import Generated
 from intern.learning.loop import BaseModel, EvaluationEngine
@@ -22,10 +24,12 @@ from intern.types import Example, Message, Passage
 
 Retrieve = Callable[[str, str, Sequence[Message], int], Sequence[Passage]]
 Texts = Callable[[str, str], list[str]]
+Passages = Callable[[str, str], list[Passage]]
 
 
 class WorkspaceParts:
-    """`retrieve` takes team, skill, conversation and limit and blocks; `texts` gives a skill's documents."""
+    """`retrieve` takes team, skill, conversation and limit and blocks; `texts` gives a skill's documents, `passages`
+    their passages."""
 
     def __init__(
         self,
@@ -37,6 +41,7 @@ class WorkspaceParts:
         embedder: Callable[[], Embedder],
         retrieve: Retrieve,
         texts: Texts,
+        passages: Passages,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -45,6 +50,7 @@ class WorkspaceParts:
         self._embedder = embedder
         self._retrieve = retrieve
         self._texts = texts
+        self._passages = passages
         self._memories: dict[tuple[str, str], AnswerMemory] = {}
 
     @property
@@ -98,6 +104,25 @@ class WorkspaceParts:
 
     def texts(self, team: str, skill: str) -> list[str]:
         return self._texts(team, skill)
+
+    def passages(self, team: str, skill: str) -> list[Passage]:
+        return self._passages(team, skill)
+
+    def open_teacher(self) -> Engine:
+        settings = self._settings
+        if settings.teacher_url is None:
+            return self.open_engine({})
+        if settings.teacher_model is None:
+            raise InvalidInput("INTERN_TEACHER_URL needs INTERN_TEACHER_MODEL.")
+        key = settings.teacher_key.get_secret_value() if settings.teacher_key else "none"
+        return OpenAIEngine(
+            settings.teacher_url,
+            model=settings.teacher_model,
+            key=key,
+            context=settings.context,
+            slots=settings.slots,
+            queue=1_000,
+        )
 
     def memory(self, team: str, skill: str) -> AnswerMemory:
         if (team, skill) not in self._memories:

@@ -170,7 +170,7 @@ class Redactor:
         if not values:
             return set()
         longest_first = sorted(values, key=lambda value: (-len(value), value))
-        pattern = re.compile(r"(?<![\w-])(?:" + "|".join(map(re.escape, longest_first)) + r")(?![\w-])")
+        pattern = re.compile("|".join(map(_alone, longest_first)))
         changed = set()
         for i, leaf in enumerate(leaves):
             taken = [*untouched[i], *spans[i]]
@@ -185,6 +185,13 @@ class Redactor:
 @lru_cache(maxsize=256)
 def _identities(kind: str, values: frozenset[str]) -> frozenset[str]:
     return frozenset(identity(kind, value) for value in values)
+
+
+def _alone(value: str) -> str:
+    """A regular expression of the value where no word or number goes on beside it."""
+    before = r"(?<!\d)" if value[0].isdigit() else r"(?<![\w-])"
+    after = r"(?!\d)" if value[-1].isdigit() else r"(?![\w-])"
+    return before + re.escape(value) + after
 
 
 class _Covered:

@@ -142,7 +142,12 @@ def test_a_near_copy_of_a_held_out_text_is_named_with_it() -> None:
 
 def test_a_held_out_text_inside_a_longer_one_and_a_piece_of_one_are_found() -> None:
     mail, other, rest = made(3, 40, seed=2)
-    train = [f"{rest} > {mail} {other}", " ".join(mail.split()[10:28]), other, " ".join(mail.split()[:8]) + " " + rest]
+    train = [
+        f"{rest} > {mail.upper()}! {other}",
+        " ".join(mail.split()[10:28]),
+        other,
+        " ".join(mail.split()[:8]) + " " + rest,
+    ]
     found = contaminated(train, [mail], 0.8)
     assert [(index, place) for index, place, _ in found] == [(0, 0), (1, 0)]
     assert all(0.8 <= share <= 1 for _, _, share in found)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -27,11 +28,9 @@ def find(text: str, presidio: Presidio) -> list[Span]:
 
 
 def _beside_covers(text: str, span: Span) -> Iterator[Span]:
-    """The span without the spaces around it, if nothing of it is dealt with already."""
-    part = text[span.start : span.end]
-    if part.strip() and COVER not in part:
-        left, right = len(part) - len(part.lstrip()), len(part) - len(part.rstrip())
-        yield span._replace(start=span.start + left, end=span.end - right)
+    """What of the span is not dealt with already, without the spaces around it."""
+    for piece in re.finditer(rf"[^\s{COVER}](?:[^{COVER}]*[^\s{COVER}])?", text[span.start : span.end]):
+        yield span._replace(start=span.start + piece.start(), end=span.start + piece.end())
 
 
 def forbid(event: str, arguments: tuple[Any, ...]) -> None:
