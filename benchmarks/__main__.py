@@ -15,6 +15,7 @@ ALL = {
     "retrieval": "bank-kb",
     "ingestion": "bank-kb",
     "chunking": "chunking",
+    "redaction": "pii",
     "overhead": None,
     "memory": None,
 }

@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     )
     teacher_key: SecretStr | None = Field(None, description="API key for the teacher.")
     teacher_model: str | None = Field(None, description="Model name at the teacher.")
+    redaction_model: str | None = Field(
+        None, description="Installed spaCy pipeline that finds names and places in examples too. Unset: patterns only."
+    )
     contributor_cap: int = Field(
         200, ge=1, description="Most examples of one contributor in a dataset; the skill's folder and imports are free."
     )

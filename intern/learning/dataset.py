@@ -271,10 +271,10 @@ class _Work:
         """Without inputs that nearly repeat another one and have the same output."""
         texts = [_words_of(row.example) for row in rows]
         gone: set[int] = set()
-        for index, kept_index, similarity in find_copies(texts, NEAR):
-            if canonical(rows[index].example.output) == canonical(rows[kept_index].example.output):
-                gone.add(index)
-                self.drop(rows[index], "near_duplicate", f"{similarity:.0%} the words of {rows[kept_index].example.id}")
+        labels = [canonical(row.example.output) for row in rows]
+        for index, kept_index, similarity in find_copies(texts, NEAR, labels=labels):
+            gone.add(index)
+            self.drop(rows[index], "near_duplicate", f"{similarity:.0%} the words of {rows[kept_index].example.id}")
         return [row for index, row in enumerate(rows) if index not in gone]
 
     def decontaminated(self, train: list[Kept], heldout: list[Kept]) -> list[Kept]:

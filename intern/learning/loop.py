@@ -41,6 +41,7 @@ from intern.skill import Skill
 from intern.store import learning as store
 from intern.types import Adapter, Dataset, Example, Json, Model, Passage, Run, Sampling, new_id, now
 
+WATCHED = 40  # held-out examples whose loss is measured during training
 HELDOUT_MOST = 200  # examples that rivals answer: the first ones by hash of the frozen set
 
 
@@ -69,7 +70,9 @@ class Parts(Protocol):
         """A second engine on the base model, not started, that serves nobody else."""
         ...
 
-    def redacts(self, skill: Skill) -> Redacts: ...
+    def redacts(self, team: str, skill: Skill) -> Redacts:
+        """Takes personal data out of the skill's examples; may take seconds to be ready."""
+        ...
 
     def embed(self, texts: Sequence[str]) -> Vectors: ...
 
@@ -283,7 +286,7 @@ class Loop:
             name,
             gather(self.skill, self._collected, augmented=self.run.variant == "augmented"),
             schema=self.skill.schema,
-            redact=self.parts.redacts(self.skill),
+            redact=self.parts.redacts(team, self.skill),
             frozen=frozen,
             trained=trained,
             contributor_cap=self.parts.contributor_cap,
@@ -355,7 +358,7 @@ class Loop:
                 reasons = ", ".join(sorted({row.detail for row in left_out}))
                 text = f"{len(left_out)} examples make no training row: {reasons}"
                 await self._tell(Event(kind="warning", stage="train", text=text))
-            watched, _ = await make_rows(self.skill, heldout[:HELDOUT_MOST], retrieve, engine, passage_tokens=budget)
+            watched, _ = await make_rows(self.skill, heldout[:WATCHED], retrieve, engine, passage_tokens=budget)
             pairs = []
             texts: list[str] = []
             if self.recipe.name == "dpo":
@@ -472,7 +475,7 @@ class Loop:
             async for _ in events:
                 pass
         agreements = list(jobs.read_lines(self.folder / jobs.AGREEMENT, Agreement))
-        found = parity(compared, answers, agreements)
+        found = parity(compared, answers, agreements, self.skill.metrics)
         text = f"trainer and engine agree on {found.tokens:.1%} of the tokens"
         if found.fields is not None:
             text += f" and {found.fields:.1%} of the fields"

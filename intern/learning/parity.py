@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from intern.learning.train.job import Agreement, Answer
-from intern.types import Message, Model
+from intern.types import Message, Metric, Model
 
 PROMPTS = 20
 FIELDS_LEAST = 0.95
@@ -27,14 +27,16 @@ class Tokenises(Protocol):
 
 class Parity(Model):
     """`prompts` compared, `same_prompts` of them to the token. `fields` is the share of output fields that the trained
-    model would have written just so, `tokens` that of tokens; `moved` as in `Agreement`, the largest."""
+    model would have written just so (None where every field is free text), `tokens` that of tokens; `free_text`: some
+    output is free text, so that tokens decide. `moved` as in `Agreement`, the largest."""
 
     prompts: int
     same_prompts: int
     answers: int
     tokens: float
     fields: float | None
-    moved: float
+    free_text: bool = False
+    moved: float = 0.0
 
     @property
     def problem(self) -> str | None:
@@ -51,7 +53,7 @@ class Parity(Model):
                 f"Trainer and engine agree on {self.fields:.0%} of the fields, and {FIELDS_LEAST:.0%} are needed: the "
                 "adapter was not converted faithfully, or the engine quantises too much."
             )
-        if self.fields is None and self.tokens < TOKENS_LEAST:
+        if self.free_text and self.tokens < TOKENS_LEAST:
             return (
                 f"Trainer and engine agree on {self.tokens:.1%} of the next tokens, and {TOKENS_LEAST:.0%} are needed: "
                 "the adapter was not converted faithfully, or the engine quantises too much."
@@ -69,36 +71,53 @@ async def same_prompts(
     return len(prompts), same
 
 
-def parity(prompts: tuple[int, int], answers: Sequence[Answer], agreements: Sequence[Agreement]) -> Parity:
-    """Put together what was compared. `agreements` are the trainer's, one an answer."""
+def parity(
+    prompts: tuple[int, int],
+    answers: Sequence[Answer],
+    agreements: Sequence[Agreement],
+    metrics: Mapping[str, Metric],
+) -> Parity:
+    """Put together what was compared. `agreements` are the trainer's, one an answer.
+
+    A field of free text (metric `text`) is not counted as right or wrong as a whole: among fifty words there is nearly
+    always a choice so close that rounding decides it. There the share of tokens tells.
+    """
     tokens = sum(a.tokens for a in agreements)
     by_id = {a.id: a for a in agreements}
-    fields = [field for answer in answers for field in _fields(answer, by_id[answer.id])]
+    free = {name for name, metric in metrics.items() if metric == "text"}
+    fields = [
+        agrees for answer in answers for name, agrees in _fields(answer, by_id[answer.id]).items() if name not in free
+    ]
     return Parity(
         prompts=prompts[0],
         same_prompts=prompts[1],
         answers=len(answers),
         tokens=sum(a.agreed for a in agreements) / tokens if tokens else 0.0,
         fields=sum(fields) / len(fields) if fields else None,
+        free_text=bool(free) or not fields,
         moved=max((a.moved for a in agreements), default=0.0),
     )
 
 
-def _fields(answer: Answer, agreement: Agreement) -> list[bool]:
+def _fields(answer: Answer, agreement: Agreement) -> dict[str, bool]:
     """For each field of a JSON answer: no token of its value is another than the model's choice."""
     if answer.grammar is None:
-        return []
+        return {}
+    whole = {"": not agreement.differs}
     try:
         value = json.loads(answer.text)
     except ValueError:
-        return [not agreement.differs]
+        return whole
     if not isinstance(value, dict) or json.dumps(value, ensure_ascii=False) != answer.text:
-        return [not agreement.differs]
-    spans = []
+        return whole
+    spans = {}
     at = 1
     for name, item in value.items():
         at += len(json.dumps(name, ensure_ascii=False)) + 2
         end = at + len(json.dumps(item, ensure_ascii=False))
-        spans.append((at, end))
+        spans[name] = (at, end)
         at = end + 2
-    return [not any(start < high and end > low for start, end in agreement.differs) for low, high in spans]
+    return {
+        name: not any(start < high and end > low for start, end in agreement.differs)
+        for name, (low, high) in spans.items()
+    }

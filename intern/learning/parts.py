@@ -77,11 +77,14 @@ class WorkspaceParts:
             adapters=adapters,
         )
 
-    def redacts(self, skill: Skill) -> Redacts:
+    def redacts(self, team: str, skill: Skill) -> Redacts:
         from intern.learning.recognition import Recognition
         from intern.learning.redact import Redactor
 
-        redact = Redactor(Recognition()).for_schema(skill.schema)
+        redactor = Redactor(Recognition(model=self._settings.redaction_model))
+        # What instructions and documents state is nobody's secret: a hotline stays what it is.
+        keep = redactor.stated([skill.spec.instructions, *self._texts(team, skill.name)])
+        redact = redactor.for_schema(skill.schema, keep)
         invented = skill.spec.learning.redact == "collected"
 
         def without(example: Example) -> tuple[Example, str | None]:

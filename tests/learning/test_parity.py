@@ -6,7 +6,7 @@ import pytest
 
 from intern.learning.parity import Parity, parity
 from intern.learning.train.job import Agreement, Answer
-from intern.types import Message
+from intern.types import Message, Metric
 
 TEXT = '{"topic": "order", "note": "two words"}'
 GRAMMAR = "start: /.*/"
@@ -20,8 +20,9 @@ def agreement(*differs: tuple[int, int], tokens: int = 20, moved: float = 2.0) -
     return Agreement(id="a", tokens=tokens, agreed=tokens - len(differs), differs=differs, moved=moved)
 
 
-def found(given: Answer, judged: Agreement, prompts: tuple[int, int] = (5, 5)) -> Parity:
-    return parity(prompts, [given], [judged])
+def found(given: Answer, judged: Agreement, prompts: tuple[int, int] = (5, 5), *, note: Metric = "exact") -> Parity:
+    metrics: dict[str, Metric] = {"topic": "exact", "note": note} if given.grammar else {"text": "text"}
+    return parity(prompts, [given], [judged], metrics)
 
 
 def test_full_agreement_is_no_problem() -> None:
@@ -43,6 +44,14 @@ def test_a_field_agrees_when_no_token_of_its_value_differs(differs: tuple[int, i
 def test_a_schema_skill_is_judged_by_its_fields() -> None:
     assert "fields" in str(found(answer(), agreement((11, 16))).problem)
     assert found(answer(), agreement(*[(2, 7)] * 10)).problem is None
+
+
+def test_free_text_inside_a_schema_is_judged_by_its_tokens_and_the_other_fields_as_a_whole() -> None:
+    near_tie = found(answer(), agreement((30, 33), tokens=50), note="text")
+    assert near_tie.fields == 1.0
+    assert near_tie.problem is None
+    assert "next tokens" in str(found(answer(), agreement(*[(30, 33)] * 3, tokens=50), note="text").problem)
+    assert "fields" in str(found(answer(), agreement((11, 16), tokens=50), note="text").problem)
 
 
 def test_a_text_skill_is_judged_by_its_tokens() -> None:

@@ -101,7 +101,7 @@ def train(
     """Fit the adapter in `model` to `rows`. Raises OSError when the disk is full."""
     micro = micro_batch(rows, recipe.batch)
     steps = -(-len(rows) // recipe.batch) * epochs
-    every = heldout_every or max(1, round(steps / 12))
+    every = heldout_every or max(1, round(steps / 8))
     config = SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=micro,
