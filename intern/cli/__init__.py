@@ -13,7 +13,23 @@ from collections.abc import Sequence
 
 import typer
 
-from intern.cli import ask, doctor, examples, ingest, init, keys, retrieve, route, skills, up
+from intern.cli import (
+    adapters,
+    ask,
+    datasets,
+    doctor,
+    evaluate,
+    examples,
+    ingest,
+    init,
+    keys,
+    learn,
+    retrieve,
+    route,
+    runs,
+    skills,
+    up,
+)
 from intern.errors import InternError
 
 app = typer.Typer(
@@ -34,8 +50,14 @@ app.command("ask")(ask.ask)
 app.command("route")(route.route)
 app.command("retrieve")(retrieve.retrieve)
 app.command("ingest")(ingest.ingest)
+app.command("learn")(learn.learn)
+app.command("eval")(evaluate.evaluate)
+skills.app.command("ready")(datasets.ready)
 app.add_typer(skills.app, name="skills")
 app.add_typer(examples.app, name="examples")
+app.add_typer(datasets.app, name="datasets")
+app.add_typer(runs.app, name="runs")
+app.add_typer(adapters.app, name="adapters")
 app.add_typer(keys.app, name="keys")
 
 

@@ -41,12 +41,16 @@ _READ_SECONDS = 900.0
 
 
 class Api:
-    """The API at `url`, with `key`. Thread-safe. Every method raises InternError with the server's reason."""
+    """The API at `url`, with `key`. Thread-safe. Every method raises InternError with the server's reason.
 
-    def __init__(self, url: str, key: str, *, local: bool) -> None:
+    `private`: the server is this command's own, and ends with it.
+    """
+
+    def __init__(self, url: str, key: str, *, local: bool, private: bool = False) -> None:
         import httpx2
 
         self.url = url.rstrip("/")
+        self.private = private
         self._http = httpx2.Client(
             base_url=self.url,
             headers={"authorization": f"Bearer {key}"} if key else {},
@@ -58,6 +62,10 @@ class Api:
     def get(self, path: str, **params: Any) -> Any:
         return self._call("GET", path, params=params)
 
+    def text(self, path: str) -> str:
+        """What is no JSON, as it is."""
+        return self._send("GET", path).text
+
     def post(self, path: str, body: Any = None) -> Any:
         return self._call("POST", path, content=_encode(body), headers={"content-type": "application/json"})
 
@@ -68,13 +76,17 @@ class Api:
     def delete(self, path: str) -> Any:
         return self._call("DELETE", path)
 
-    def events(self, path: str, body: Any) -> Iterator[dict[str, Any]]:
-        """The objects of a server-sent event stream. An error event, or an end without [DONE], raises."""
+    def events(self, path: str, body: Any = None, **params: Any) -> Iterator[dict[str, Any]]:
+        """The objects of a server-sent event stream: what `body` is answered with, or without one what is there to get.
+
+        An error event raises, and so does an end without [DONE]: EngineUnavailable when the server stops or is lost.
+        """
         import httpx2
 
-        headers = {"content-type": "application/json", "accept": "text/event-stream"}
+        headers = {"accept": "text/event-stream"} | ({} if body is None else {"content-type": "application/json"})
+        method, content = ("GET", None) if body is None else ("POST", _encode(body))
         try:
-            with self._http.stream("POST", path, content=_encode(body), headers=headers) as response:
+            with self._http.stream(method, path, content=content, headers=headers, params=params) as response:
                 if response.status_code >= 400:
                     response.read()
                     raise refusal(response)
@@ -86,16 +98,27 @@ class Api:
                         return
                     event = json.loads(data)
                     if "error" in event:
-                        raise InternError(str(event["error"].get("message", event["error"])))
+                        stopping = event["error"].get("code") == "server_stopping"
+                        kind = EngineUnavailable if stopping else InternError
+                        raise kind(str(event["error"].get("message", event["error"])))
                     yield event
         except httpx2.TransportError as error:
             raise self._lost(error) from error
-        raise InternError("The answer broke off before its end.")
+        raise EngineUnavailable("The answer broke off before its end.")
 
     def close(self) -> None:
         self._http.close()
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        response = self._send(method, path, **arguments)
+        if response.status_code == 204 or not response.content:
+            return None
+        try:
+            return response.json()
+        except ValueError as error:
+            raise InternError(f"{self.url} answered {path} with something else than JSON.") from error
+
+    def _send(self, method: str, path: str, **arguments: Any) -> httpx2.Response:
         import httpx2
 
         try:
@@ -104,12 +127,7 @@ class Api:
             raise self._lost(error) from error
         if response.status_code >= 400:
             raise refusal(response)
-        if response.status_code == 204 or not response.content:
-            return None
-        try:
-            return response.json()
-        except ValueError as error:
-            raise InternError(f"{self.url} answered {path} with something else than JSON.") from error
+        return response
 
     def _lost(self, error: Exception) -> InternError:
         return EngineUnavailable(f"The server at {self.url} cannot be reached: {str(error) or type(error).__name__}.")
@@ -190,7 +208,7 @@ def _own(settings: Settings, key: str | None, engine: bool, stack: ExitStack) ->
             with suppress(WorkspaceBusy):  # another command was faster
                 server = PrivateServer(settings, engine=engine)
                 stack.callback(server.stop)
-                return Api(server.url, key or server.token, local=True)
+                return Api(server.url, key or server.token, local=True, private=True)
         if time.monotonic() > deadline:
             raise WorkspaceBusy(
                 f"Another command has been working on {settings.home.resolve()} for {WAIT_SECONDS:.0f} s. "

@@ -204,6 +204,7 @@ class PrivateServer:
         if self._engine:
             try:
                 await workspace.engine.start()
+                await workspace.deployments.load()
             except BaseException:
                 await workspace.close()
                 raise

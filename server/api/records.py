@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from starlette.responses import Response
 
-from intern.store import records
+from intern.store import learning, records
 from server.api.inputs import page
 from server.auth import Admin, KeyedRoute, User, Work
 
@@ -37,21 +36,27 @@ def one(id: str, caller: User, workspace: Work) -> dict[str, Any]:
         return records.get_record(connection, caller.team, id).model_dump(mode="json")
 
 
-@router.delete("/records/{id}", status_code=204)
-def delete(id: str, caller: Admin, workspace: Work) -> Response:
-    """Delete a record with its reviews, and what the router and the examples learned from it."""
+@router.delete("/records/{id}")
+def delete(id: str, caller: Admin, workspace: Work) -> dict[str, Any]:
+    """Delete a record with its reviews, and what the router, the examples and the datasets have of it.
+
+    Says which datasets it was in, and which adapters were trained on those.
+    """
     workspace.recorder.flush()
     with workspace.database.begin() as connection:
         records.delete_record(connection, caller.team, id)
+        reached = learning.erase(connection, caller.team, record=id)
     workspace.routes.outdate(caller.team)
-    return Response(status_code=204)
+    return reached.model_dump(mode="json")
 
 
 @router.delete("/persons/{person:path}")
-def delete_person(person: str, caller: Admin, workspace: Work) -> dict[str, int]:
-    """Delete everything kept of an end user (the `user` of their requests); says how many rows of what."""
+def delete_person(person: str, caller: Admin, workspace: Work) -> dict[str, Any]:
+    """Delete everything kept of an end user (the `user` of their requests); says how many rows of what, which datasets
+    held some of it, and which adapters were trained on those."""
     workspace.recorder.flush()
     with workspace.database.begin() as connection:
         counts = records.delete_person(connection, caller.team, person)
+        reached = learning.erase(connection, caller.team, person=person)
     workspace.routes.outdate(caller.team)
-    return counts
+    return {**counts, **reached.model_dump(mode="json")}

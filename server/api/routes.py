@@ -4,8 +4,25 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from server.api import ask, documents, examples, installation, keys, records, reviews, route, skills
+from server.api import (
+    adapters,
+    ask,
+    datasets,
+    deployments,
+    documents,
+    examples,
+    installation,
+    keys,
+    records,
+    reviews,
+    route,
+    runs,
+    skills,
+)
+
+SERVING = (ask, route, skills, documents, examples, reviews, records)
+LEARNING = (runs, datasets, adapters, deployments)
 
 router = APIRouter()
-for noun in (ask, route, skills, documents, examples, reviews, records, keys, installation):
+for noun in (*SERVING, *LEARNING, keys, installation):
     router.include_router(noun.router)

@@ -1,0 +1,55 @@
+"""`intern eval`: every rival on the same held-out examples, or on those of a file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from intern.cli.connection import Api, connect, segment
+from intern.cli.learn import Detach, carry_out
+from intern.cli.options import AsJson, Home, Key, Url
+from intern.cli.rows import read_text
+
+
+def evaluate(
+    skill: Annotated[str, typer.Argument(metavar="SKILL", help="The skill to measure.")],
+    file: Annotated[
+        str | None,
+        typer.Option(
+            "--file", "-f", help='Examples, JSON lines {"input", "output"}; - is standard input.', show_default=False
+        ),
+    ] = None,
+    detach: Detach = False,
+    as_json: AsJson = False,
+    home: Home = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Measure how well a skill answers, without training: every rival on the same examples, with 95% intervals.
+
+    Rivals are the base model alone (base), with fixed examples in the prompt (few-shot), with the training examples
+    nearest to the request in the prompt (retrieval), and the adapter in service (serving), if there is one. They answer
+    the skill's held-out examples, or those of --file, which then are in no rival's prompt. Fields are compared as the
+    skill's metrics say; the score is their mean, and an answer that breaks the schema scores 0.
+
+    ```bash
+    intern eval support-triage
+    intern eval support-triage --file fresh-tickets.jsonl
+    intern eval support-triage --json | jq '.rivals | map_values(.score)'
+    jq -c '{input: .body, output: .label}' tickets.json | intern eval leave --file -
+    ```
+    """
+    with connect(home, url, key, engine=True) as api:
+        body: dict[str, Any] = {"skill": skill, "kind": "evaluate"}
+        if file is not None:
+            body["examples"] = _read(api, skill, file)
+        carry_out(api, body, detach=detach, as_json=as_json)
+
+
+def _read(api: Api, skill: str, file: str) -> list[dict[str, Any]]:
+    """The examples of a file, checked against the skill's schema. Raises InvalidInput naming the line."""
+    from intern.cli.examples import read_examples
+
+    schema = api.get(f"/api/skills/{segment(skill)}")["schema"]
+    return [row for _, row in read_examples(read_text(file), schema, as_csv=file.lower().endswith(".csv"))]

@@ -1,0 +1,97 @@
+"""`intern learn`: a skill's examples become an adapter, which goes live only when it is measurably better."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+from intern.cli import output, results
+from intern.cli.connection import Api, connect
+from intern.cli.options import AsJson, Home, Key, Url
+from intern.cli.runs import check, follow_to_end
+from intern.errors import Conflict
+
+Detach = Annotated[bool, typer.Option("--detach", help="Print the run's id and leave it to the intern.")]
+
+
+def learn(
+    skill: Annotated[str, typer.Argument(metavar="SKILL", help="The skill that learns.")],
+    recipe: Annotated[
+        Literal["lora", "qlora-4bit", "lora-8bit", "completion-then-sft", "dpo"],
+        typer.Option("--recipe", "-r", help="How it is trained."),
+    ] = "lora",
+    variant: Annotated[
+        Literal["original", "augmented"],
+        typer.Option("--variant", help="Augmented: also on examples written from the skill's documents."),
+    ] = "original",
+    force: Annotated[bool, typer.Option("--force", help="Train even on too few examples.")] = False,
+    promote: Annotated[bool, typer.Option(help="Let it go live when it is better, without asking.")] = True,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.", show_default=False)] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the examples.", show_default=False)] = None,
+    rank: Annotated[int | None, typer.Option(help="Rank of the adapter's matrices.", show_default=False)] = None,
+    alpha: Annotated[int | None, typer.Option(help="Strength: updates count alpha / rank.", show_default=False)] = None,
+    batch: Annotated[int | None, typer.Option(help="Examples an optimiser step.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.", show_default=False)] = None,
+    detach: Detach = False,
+    as_json: AsJson = False,
+    home: Home = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Learn from a skill's examples: dataset, training, evaluation, verdict; minutes on a laptop.
+
+    The new adapter and its rivals (the base model alone, with fixed or with the nearest examples in the prompt, and
+    the adapter in service) answer the same held-out examples. Only an adapter that is better than all of them, beyond
+    chance, goes into service. The verdict is one of: promote, reject, inconclusive, prompting_is_enough; each is a good
+    end, with exit code 0. Exit code 1 means that nothing could be learned, and says why: too few examples, for one
+    (see `intern skills ready`).
+
+    Ctrl-C asks whether to cancel the run or to leave it running.
+
+    ```bash
+    intern learn support-triage
+    intern learn support-triage --no-promote --epochs 2 --rank 8
+    intern learn policy-answers --recipe completion-then-sft --variant augmented
+    intern learn support-triage --json > verdict.json
+    intern runs follow $(intern learn support-triage --detach --json | jq -r .id)
+    ```
+    """
+    given = {
+        "rank": rank,
+        "alpha": alpha,
+        "learning_rate": learning_rate,
+        "epochs": epochs,
+        "batch": batch,
+        "seed": seed,
+    }
+    numbers = {name: value for name, value in given.items() if value is not None}
+    body = {"skill": skill, "recipe": {"name": recipe, **numbers}, "variant": variant}
+    with connect(home, url, key, engine=True) as api:
+        carry_out(api, body | {"force": force, "promote": promote}, detach=detach, as_json=as_json)
+
+
+def carry_out(api: Api, body: dict[str, Any], *, detach: bool, as_json: bool) -> None:
+    """Begin a run, follow it, and print what it came to. Raises InternError when it does not come to an end."""
+    try:
+        run = api.post("/api/runs", body)
+    except Conflict as error:
+        raise Conflict(f"{error.message} `intern runs list --skill {body['skill']}` shows it.") from error
+    if detach:
+        _leave(api, run, as_json)
+        return
+    run = follow_to_end(api, run["id"], quiet=as_json)
+    check(run)
+    if output.plain(as_json):
+        output.document(results.contract(run))
+    else:
+        results.show(run)
+
+
+def _leave(api: Api, run: dict[str, Any], as_json: bool) -> None:
+    if output.plain(as_json):
+        output.document(run)
+    else:
+        output.note(f"{run['id']} is {run['state']}. Follow it with: intern runs follow {run['id']}")
+    if api.private:
+        output.note("Nothing works on this workspace now: `intern up` will carry it out.")

@@ -1,0 +1,111 @@
+"""What a run came to, for programs and for people: the contract's object, the rivals' table, the verdict in words.
+
+In: a run as GET /api/runs/{id} gives it. Out: a dict, or lines on standard output. Decides nothing: numbers and reason
+are the run's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from intern.cli import output
+from intern.cli.progress import duration
+
+HEADLINES = {
+    "promote": "Better: the new adapter beats everything that it was compared with.",
+    "reject": "Not better: the new adapter does not go into service.",
+    "inconclusive": "Undecided: the held-out examples cannot tell whether the new adapter is better.",
+    "prompting_is_enough": "Not needed: a prompt alone does as well.",
+}
+_ORDER = ("base", "few-shot", "retrieval", "serving", "candidate")
+
+Body = Mapping[str, Any]
+
+
+def contract(run: Body) -> dict[str, Any]:
+    """The object that `learn --json` and `eval --json` print."""
+    return {
+        "rivals": {name: _rival(summary) for name, summary in _rivals(run).items()},
+        "verdict": run["decision"],
+        "reason": run["reason"],
+        "train_seconds": run["train_seconds"],
+        "adapter": run["adapter"],
+    }
+
+
+def _rivals(run: Body) -> dict[str, Body]:
+    found = (run.get("verdict") or {}).get("rivals", {})
+    return {name: found[name] for name in (*_ORDER, *sorted(found.keys() - set(_ORDER))) if name in found}
+
+
+def _rival(summary: Body) -> dict[str, Any]:
+    return {
+        "n": summary["n"],
+        "valid": summary["valid"],
+        "score": _interval(summary["score"]),
+        "metrics": {field: _interval(interval) for field, interval in summary["metrics"].items()},
+    }
+
+
+def _interval(interval: Body) -> dict[str, Any]:
+    return {bound: interval[bound] for bound in ("mean", "low", "high")}
+
+
+# --- for people ------------------------------------------------------------------------------------------------
+
+
+def show(run: Body) -> None:
+    """The rivals' table, the verdict in plain words, and what to do next."""
+    rivals = _rivals(run)
+    if rivals:
+        columns = ["rival", "score", "95% interval", "valid", "examples", "seconds"]
+        output.table(columns, [_row(name, summary) for name, summary in rivals.items()])
+        fields = list(dict.fromkeys(field for summary in rivals.values() for field in summary["metrics"]))
+        if len(fields) > 1:
+            output.table(["field", *rivals], [[field, *_means(field, rivals)] for field in fields])
+    for line in verdict_lines(run):
+        output.piece(f"{line}\n")
+
+
+def _row(name: str, summary: Body) -> tuple[str, ...]:
+    score = summary["score"]
+    bounds = "too few" if score["low"] is None else f"{score['low']:.2f} to {score['high']:.2f}"
+    seconds = f"{summary.get('seconds', 0.0):.2f}"
+    return (name, f"{score['mean']:.3f}", bounds, f"{summary['valid']:.0%}", str(summary["n"]), seconds)
+
+
+def _means(field: str, rivals: Mapping[str, Body]) -> list[str]:
+    found = (summary["metrics"].get(field) for summary in rivals.values())
+    return ["" if interval is None else f"{interval['mean']:.3f}" for interval in found]
+
+
+def verdict_lines(run: Body) -> list[str]:
+    """The verdict and what to do next; for a run without one, what there is to say."""
+    if run["decision"] is None:
+        rivals = _rivals(run)
+        if not rivals:
+            return []
+        best = max(rivals, key=lambda name: rivals[name]["score"]["mean"])
+        return [f"Highest score: {best}. Intervals that overlap leave open which one is better."]
+    lines = [HEADLINES.get(run["decision"], str(run["decision"])), str(run["reason"] or "")]
+    if run["train_seconds"]:
+        lines.append(f"{run['adapter']} was trained in {duration(run['train_seconds'])}.")
+    return [*lines, "", *(f"Next: {step}" for step in next_steps(run))]
+
+
+def next_steps(run: Body) -> list[str]:
+    """What a person can do now, with the commands to do it."""
+    skill, adapter = run["skill"], run["adapter"]
+    look = f"intern runs report {run['id']} > report.html   shows which answers changed, and how"
+    if run["decision"] == "promote":
+        if run["serves"]:
+            return [f"{adapter} serves. To take it back: intern adapters rollback {skill}", look]
+        return [f"{adapter} waits for your approval: intern adapters promote {adapter}", look]
+    if run["decision"] == "inconclusive":
+        collect = ((run.get("verdict") or {}).get("ruling") or {}).get("collect")
+        more = f"about {collect} more" if collect else "more"
+        return [f"bring {more} examples (reviews, or intern examples import {skill} FILE), then learn again", look]
+    if run["decision"] == "prompting_is_enough":
+        return ["nothing; if a few examples in the prompt did it, write them into the skill's instructions", look]
+    return [f"what served before still serves. Correct or add examples of {skill}, then learn again", look]

@@ -1,0 +1,205 @@
+"""`intern runs`: trainings and evaluations: listed, shown, followed, ended. `follow_to_end` is how others wait for one.
+
+Following survives a server that is started again. Ctrl-C ends the following, and asks what is to become of the run.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Annotated, Any, Literal
+
+import typer
+
+from intern.cli import output, results
+from intern.cli.connection import Api, connect, segment
+from intern.cli.options import AsJson, Home, Key, Url
+from intern.cli.progress import Event, duration, shown
+from intern.errors import Conflict, EngineUnavailable, InternError, NotAuthenticated
+
+RECONNECT_SECONDS = 60.0
+INTERRUPTED = 130  # what a shell calls a command that Ctrl-C ended
+ENDED = ("done", "failed", "cancelled")
+_PAUSE_SECONDS = 1.0
+
+app = typer.Typer(help="List, show, follow and end runs: trainings and evaluations.", no_args_is_help=True)
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as `intern runs list` shows it.")]
+
+
+@app.command("list")
+def list_(
+    skill: Annotated[str | None, typer.Option("--skill", "-s", help="Of this skill only.", show_default=False)] = None,
+    state: Annotated[
+        Literal["queued", "running", "done", "failed", "cancelled"] | None,
+        typer.Option("--state", help="In this state only.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+    home: Home = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """List runs, the newest first.
+
+    ```bash
+    intern runs list
+    intern runs list --skill support-triage --state failed
+    ```
+    """
+    asked = {"skill": skill, "state": state}
+    with connect(home, url, key) as api:
+        listed = api.get("/api/runs", **{name: value for name, value in asked.items() if value is not None})
+    if output.plain(as_json):
+        output.document(listed)
+        return
+    columns = ["run", "skill", "kind", "state", "stage", "decision", "adapter", "created"]
+    rows = [[run["id"], *(run[column] for column in columns[1:-1]), run["created"][:16]] for run in listed["data"]]
+    output.table(columns, rows)
+
+
+@app.command()
+def show(run: RunId, as_json: AsJson = False, home: Home = None, url: Url = None, key: Key = None) -> None:
+    """Show one run: what it is, how far it came, and its verdict.
+
+    ```bash
+    intern runs show run_0193f0c2b1d47c3f8a51e6d2c4b7a980
+    intern runs show run_0193f0c2b1d47c3f8a51e6d2c4b7a980 --json | jq .verdict.ruling
+    ```
+    """
+    with connect(home, url, key) as api:
+        found = api.get(f"/api/runs/{segment(run)}")
+    if output.plain(as_json):
+        output.document(found)
+        return
+    trained = duration(found["train_seconds"]) if found["train_seconds"] else None
+    about = {**{name: found[name] for name in ("skill", "kind", "state", "stage", "dataset", "adapter", "created")}}
+    rows = [*about.items(), ("recipe", found["recipe"].get("name")), ("trained in", trained)]
+    output.table(["run", found["id"]], [row for row in rows if row[1]])
+    results.show(found)
+    if found["decision"] is None and found["reason"]:
+        output.note(found["reason"])
+
+
+@app.command()
+def follow(run: RunId, as_json: AsJson = False, home: Home = None, url: Url = None, key: Key = None) -> None:
+    """Follow a run to its end, from its beginning.
+
+    On a terminal it is drawn as `intern learn` draws it, with the verdict at the end; otherwise each event is a line of
+    JSON. Exit code 1 when the run fails or is cancelled. Ctrl-C leaves it running, or cancels it: you are asked.
+
+    ```bash
+    intern runs follow run_0193f0c2b1d47c3f8a51e6d2c4b7a980
+    intern runs follow run_0193f0c2b1d47c3f8a51e6d2c4b7a980 --json | jq -r 'select(.kind == "step") | .loss'
+    ```
+    """
+    with connect(home, url, key) as api:
+        found = api.get(f"/api/runs/{segment(run)}")
+        if api.private and found["state"] not in ENDED:
+            raise Conflict(f"The run is {found['state']}, and nothing works on this workspace now. Start: intern up")
+        if output.plain(as_json):
+            found = _read(api, run, output.line)
+        else:
+            found = follow_to_end(api, run)
+            results.show(found)
+    check(found)
+
+
+@app.command()
+def cancel(run: RunId, as_json: AsJson = False, home: Home = None, url: Url = None, key: Key = None) -> None:
+    """End a run that waits or goes on. What it made so far serves nobody.
+
+    ```bash
+    intern runs cancel run_0193f0c2b1d47c3f8a51e6d2c4b7a980
+    intern runs list --state queued --json | jq -r '.data[].id' | xargs -n 1 intern runs cancel
+    ```
+    """
+    with connect(home, url, key) as api:
+        found = api.post(f"/api/runs/{segment(run)}/cancel")
+    if output.plain(as_json):
+        output.document(found)
+    else:
+        output.note(f"{run} is {found['state']}.")
+
+
+@app.command()
+def report(run: RunId, as_json: AsJson = False, home: Home = None, url: Url = None, key: Key = None) -> None:
+    """Print a run's report: one HTML page with curves, rivals, and the answers that changed most.
+
+    It quotes held-out requests and answers, so it is for people who may read the skill's examples. With --json it is
+    an object with the page under html.
+
+    ```bash
+    intern runs report run_0193f0c2b1d47c3f8a51e6d2c4b7a980 > report.html
+    intern runs report run_0193f0c2b1d47c3f8a51e6d2c4b7a980 --json | jq -r .html > report.html
+    ```
+    """
+    with connect(home, url, key) as api:
+        page = api.text(f"/api/runs/{segment(run)}/report")
+    if as_json:
+        output.document({"run": run, "html": page})
+    else:
+        sys.stdout.buffer.write(page.encode())
+        sys.stdout.flush()
+
+
+# --- following -------------------------------------------------------------------------------------------------
+
+
+def follow_to_end(api: Api, run: str, *, quiet: bool = False) -> dict[str, Any]:
+    """Show a run as it goes on; returns it as it ended. Raises Exit when Ctrl-C ends the following, not the run."""
+    with shown(quiet=quiet) as take:
+        try:
+            return _read(api, run, take)
+        except KeyboardInterrupt:
+            pass
+    # Asked when nothing is drawn any more.
+    _interrupted(api, run)
+    return dict(api.get(f"/api/runs/{segment(run)}"))
+
+
+def check(run: dict[str, Any]) -> None:
+    """Raises InternError with the reason of a run that did not come to its end."""
+    if run["state"] == "cancelled":
+        raise InternError(f"The run {run['id']} was cancelled.")
+    if run["state"] != "done":
+        raise InternError(run["reason"] or f"The run {run['id']} is {run['state']}.")
+
+
+def _read(api: Api, run: str, take: Callable[[Event], object]) -> dict[str, Any]:
+    path = f"/api/runs/{segment(run)}"
+    after = -1
+    lost: float | None = None
+    while True:
+        try:
+            for event in api.events(f"{path}/events", after=after):
+                lost = None
+                after = max(after, event.get("id", -1))
+                take(event)
+            return dict(api.get(path))
+        except EngineUnavailable:
+            lost = lost or time.monotonic()
+            if api.private or time.monotonic() - lost > RECONNECT_SECONDS:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+        except NotAuthenticated as error:
+            if lost is None:
+                raise
+            raise EngineUnavailable(f"The intern was started again. Go on with: intern runs follow {run}") from error
+
+
+def _interrupted(api: Api, run: str) -> None:
+    """Ask what is to become of the run; who cannot be asked, or does not answer, leaves it."""
+    later = "stop here, and have `intern up` go on later" if api.private else "leave it running"
+    answer = ""
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        with suppress(typer.Abort, KeyboardInterrupt):
+            answer = typer.prompt(f"Cancel the run, or {later}? [c/L]", default="", show_default=False, err=True)
+    if answer.strip().lower() not in ("c", "cancel"):
+        if api.private:
+            output.note(f"{run} waits: `intern up` takes it up where it was. Or end it: intern runs cancel {run}")
+        else:
+            output.note(f"{run} goes on. Follow it with: intern runs follow {run}")
+        raise typer.Exit(INTERRUPTED)
+    api.post(f"/api/runs/{segment(run)}/cancel")

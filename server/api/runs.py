@@ -1,0 +1,252 @@
+"""/api/runs: trainings and evaluations of the team's skills: begun, followed, ended, reported on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import HTMLResponse, Response
+
+from intern.errors import InternError, InvalidInput, NotFound, TrainingUnavailable
+from intern.learning.learner import Asked
+from intern.learning.loop import Verdict
+from intern.learning.outcomes import Outcome
+from intern.learning.recipe import Recipe, RecipeName
+from intern.learning.train.job import Event, read_lines
+from intern.skill import Skill, parse_example
+from intern.store import learning as store
+from intern.types import Dataset, Example, Json, Run, RunKind, RunState, Variant
+from server import errors
+from server.api.adapters import find_adapter, read_manifest
+from server.auth import Admin, KeyedRoute, User, Work
+from server.body import at_most
+from server.departure import EventStream
+from server.openai.responses import DONE, event
+
+log = logging.getLogger(__name__)
+
+KEEP_ALIVE_SECONDS = 15.0  # proxies close a connection on which nothing comes for a minute
+_MOST_EVENTS = 10**9
+
+router = APIRouter(prefix="/api/runs", route_class=KeyedRoute, tags=["runs"])
+
+
+class NewRun(BaseModel):
+    """`recipe` is a name, or an object with `name` and numbers. `examples` go with the kind evaluate, `count` with
+    synthesize (0: as many as the skill's documents give)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    skill: str
+    kind: RunKind = "learn"
+    recipe: RecipeName | Recipe | None = None
+    variant: Variant = "original"
+    force: bool = False
+    promote: bool = True
+    examples: Annotated[list[dict[str, Json]] | None, Field(fail_fast=True), at_most(10_000, "examples")] = None
+    count: Annotated[int | None, Field(ge=0, le=10_000)] = None
+
+
+@router.post("", status_code=202)
+async def begin(body: NewRun, caller: Admin, workspace: Work) -> dict[str, Any]:
+    """Queue a run. One skill has one run at a time; runs of different skills wait for each other."""
+    skill = workspace.library.get(caller.team, body.skill)
+    asked = await asyncio.to_thread(_asked, skill, body)
+    run = await workspace.learner.submit(
+        caller.team,
+        body.skill,
+        kind=body.kind,
+        recipe=Recipe(name=body.recipe) if isinstance(body.recipe, str) else body.recipe,
+        variant=body.variant,
+        by=caller.key or "",
+        force=body.force,
+        promote=body.promote,
+        asked=asked,
+    )
+    workspace.learner.start()  # a workspace that a command opened for itself has not begun to carry out runs
+    return run.model_dump(mode="json")
+
+
+def _asked(skill: Skill, body: NewRun) -> Asked | None:
+    """What goes with the run's kind. Raises InvalidInput for what goes with another."""
+    if body.examples is not None and body.kind != "evaluate":
+        raise InvalidInput("examples go with the kind evaluate: a training takes the skill's own.", param="examples")
+    if body.count is not None and body.kind != "synthesize":
+        raise InvalidInput("count goes with the kind synthesize.", param="count")
+    if body.examples is not None:
+        return Asked(examples=_examples(skill, body.examples))
+    return None if body.count is None else Asked(count=body.count)
+
+
+def _examples(skill: Skill, rows: Sequence[Mapping[str, Json]]) -> tuple[Example, ...]:
+    """The rows as examples with ids of their own, all or none. Raises InvalidInput naming the row."""
+    if not rows:
+        raise InvalidInput("examples is empty; leave it out to take the held-out ones.", param="examples")
+    found: dict[str, Example] = {}
+    for number, row in enumerate(rows):
+        try:
+            example = parse_example(row, skill.schema)
+        except InvalidInput as error:
+            raise InvalidInput(f"examples.{number}: {error.message}.", param=f"examples.{number}") from error
+        ident = example.id if example.id not in found else f"{example.id}-{number}"
+        found[ident] = example.model_copy(update={"id": ident})
+    return tuple(found.values())
+
+
+@router.get("")
+def listed(
+    caller: User,
+    workspace: Work,
+    skill: str | None = None,
+    state: RunState | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> dict[str, Any]:
+    """Runs, the newest first."""
+    states = () if state is None else (state,)
+    with workspace.database.connect() as connection:
+        found = store.list_runs(connection, caller.team, skill=skill, states=states, limit=limit)
+    return {"data": [run.model_dump(mode="json") for run in found]}
+
+
+@router.get("/{run}")
+def one(run: str, caller: User, workspace: Work) -> dict[str, Any]:
+    """One run, with its verdict once there is one, and whether its adapter serves now."""
+    found, verdict = _find(workspace, caller.team, run)
+    with workspace.database.connect() as connection:
+        deployment = store.get_deployment(connection, caller.team, found.skill)
+    serving = None if deployment is None else f"{deployment.skill}@v{deployment.version}"
+    return {**found.model_dump(mode="json"), "serves": serving == found.adapter is not None, "verdict": verdict}
+
+
+@router.post("/{run}/cancel")
+async def cancel(run: str, caller: Admin, workspace: Work) -> dict[str, Any]:
+    """End a run that waits or goes on. What it made so far serves nobody."""
+    return (await workspace.learner.cancel(caller.team, run)).model_dump(mode="json")
+
+
+def _find(workspace: Work, team: str, run: str) -> tuple[Run, Mapping[str, Json] | None]:
+    with workspace.database.connect() as connection:
+        return store.get_run(connection, team, run), store.get_verdict(connection, team, run)
+
+
+# --- what happens in it ----------------------------------------------------------------------------------------
+
+
+@router.get("/{run}/events", response_model=None)
+async def events(
+    run: str,
+    caller: User,
+    workspace: Work,
+    after: Annotated[int | None, Query(ge=-1, le=_MOST_EVENTS)] = None,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Response:
+    """The run's events as server-sent ones: those that were, those to come, and [DONE] when it has ended."""
+    start = _place(last_event_id) if after is None else after
+    await asyncio.to_thread(_find, workspace, caller.team, run)
+    frames = _frames(workspace.learner.events(caller.team, run, after=start), start)
+    return EventStream(frames, {}, until=asyncio.get_running_loop().time() + workspace.settings.deadline)
+
+
+def _place(last: str | None) -> int:
+    """The event that a client saw last, by the header that browsers send when they connect again."""
+    if not last:
+        return -1
+    if not last.isascii() or not last.isdigit() or int(last[:20]) > _MOST_EVENTS:
+        raise InvalidInput("Last-Event-ID must be the id of an event of this run.", param="Last-Event-ID")
+    return int(last)
+
+
+async def _frames(found: AsyncGenerator[tuple[int, Event], None], after: int) -> AsyncGenerator[bytes, None]:
+    """Each event as a frame; a comment where nothing comes for a while, which also shows that a client has gone."""
+    waiting: asyncio.Task[tuple[int, Event] | None] | None = None
+    try:
+        while True:
+            waiting = waiting or asyncio.create_task(_next(found))
+            await asyncio.wait({waiting}, timeout=KEEP_ALIVE_SECONDS)
+            if not waiting.done():
+                yield b": nothing new\n\n"
+                continue
+            item, waiting = waiting.result(), None
+            if item is None:
+                yield DONE
+                return
+            ordinal, told = item
+            # An event that is not kept comes with the number of the last one that was.
+            yield _frame(told, ordinal if ordinal > after else None)
+            after = max(after, ordinal)
+    except InternError as error:
+        log.warning("the events of a run ended in an error: %s", error.code)
+        yield event(errors.body(error))
+    except Exception as error:
+        log.exception("the events of a run ended in an unexpected error")
+        yield event(errors.body(error))
+    finally:
+        if waiting is not None:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        await found.aclose()
+
+
+async def _next(found: AsyncGenerator[tuple[int, Event], None]) -> tuple[int, Event] | None:
+    return await anext(found, None)
+
+
+def _frame(told: Event, ident: int | None) -> bytes:
+    """One server-sent event. pydantic writes a loss that is no number as null, which JSON can hold."""
+    body = json.loads(told.model_dump_json(exclude_defaults=True))
+    if ident is None:
+        return event(body)
+    return f"id: {ident}\n".encode() + event({"id": ident, **body})
+
+
+# --- what came of it -------------------------------------------------------------------------------------------
+
+
+@router.get("/{run}/report", response_model=None)
+def report(run: str, caller: User, workspace: Work) -> Response:
+    """The report of a run as one HTML page. It quotes held-out requests and answers."""
+    found, verdict = _find(workspace, caller.team, run)
+    if verdict is None:
+        raise NotFound("report", run, f"The run is {found.state} and has no verdict.")
+    page = _render(workspace, found, Verdict.model_validate(verdict))
+    return HTMLResponse(page, headers={"x-content-type-options": "nosniff", "cache-control": "no-store"})
+
+
+def _render(workspace: Work, run: Run, verdict: Verdict) -> str:
+    try:
+        from intern.learning.report import render_html
+    except ImportError as error:
+        raise TrainingUnavailable(f"Reports need {error.name}; install the extra: 'llama-intern[train]'.") from error
+    skill = next((s for s in workspace.library.all(run.team) if s.name == run.skill), None)
+    return render_html(
+        run,
+        verdict,
+        skill_title=skill.spec.title if skill else run.skill,
+        dataset=_dataset(workspace, run),
+        curves=_curves(workspace, run),
+        outcomes={name: _outcomes(workspace.parts.runs_folder / run.id, name) for name in verdict.rivals},
+    )
+
+
+def _dataset(workspace: Work, run: Run) -> Dataset | None:
+    if run.dataset is None:
+        return None
+    with workspace.database.connect() as connection:
+        return store.get_dataset(connection, run.team, run.dataset)
+
+
+def _curves(workspace: Work, run: Run) -> Mapping[str, Sequence[float]]:
+    if run.adapter is None:
+        return {}
+    manifest, _ = read_manifest(workspace, find_adapter(workspace, run.team, run.adapter))
+    return manifest.curves if manifest is not None and manifest.run == run.id else {}
+
+
+def _outcomes(folder: Path, rival: str) -> list[Outcome]:
+    return list(read_lines(folder / f"outcomes-{rival}.jsonl", Outcome))

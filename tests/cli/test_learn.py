@@ -1,0 +1,347 @@
+"""`intern learn` and `intern eval`: what programs get, what people see, and what Ctrl-C does."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from cli.owning import Outcome, Owner
+from cli.test_terminal import on_a_terminal, start
+from made_learning import Script, script
+
+from intern.cli.learn import learn
+from intern.cli.progress import BLOCKS, Course, duration, sparkline
+from intern.errors import InvalidInput
+from intern.learning.recipe import RecipeName
+from intern.store import learning as store
+from intern.types import Run
+
+Intern = Callable[..., Outcome]
+
+FIELDS = ["rivals", "verdict", "reason", "train_seconds", "adapter"]
+
+
+@pytest.fixture
+def learning(owner: Owner, tmp_path: Path) -> Script:
+    return script(owner.workspace, tmp_path / "scratch")
+
+
+def runs(owner: Owner) -> list[Run]:
+    with owner.workspace.database.connect() as connection:
+        return store.list_runs(connection, "default")
+
+
+# --- for programs ----------------------------------------------------------------------------------------------
+
+
+def test_learn_prints_exactly_the_contract_s_object(intern: Intern, learning: Script) -> None:
+    done = intern("learn", "leave", "--json")
+    assert (done.code, done.err) == (0, "")
+    assert list(done.json) == FIELDS
+    assert list(done.json["rivals"]) == ["base", "few-shot", "retrieval", "candidate"]
+    interval = {"mean": 0.84, "low": 0.75, "high": 0.93}
+    assert done.json["rivals"]["candidate"] == {"n": 40, "valid": 1.0, "score": interval, "metrics": {"kind": interval}}
+    assert {**done.json, "rivals": None} == {
+        "rivals": None,
+        "verdict": "promote",
+        "reason": learning.reason,
+        "train_seconds": 12.5,
+        "adapter": "leave@v1",
+    }
+
+
+def test_a_pipe_gets_the_object_too_and_the_progress_as_lines(intern: Intern, learning: Script) -> None:
+    done = intern("learn", "leave")
+    assert list(done.json) == FIELDS
+    kinds = [json.loads(line)["kind"] for line in done.err.splitlines()]
+    assert kinds[0] == "stage"
+    assert kinds[-1] == "done"
+    assert kinds.count("step") == 4
+
+
+@pytest.mark.parametrize("decision", ["reject", "inconclusive", "prompting_is_enough"])
+def test_every_verdict_is_a_good_end(intern: Intern, learning: Script, decision: str) -> None:
+    learning.decision = decision
+    done = intern("learn", "leave", "--json")
+    assert (done.code, done.json["verdict"], done.json["adapter"]) == (0, decision, "leave@v1")
+    assert intern("adapters", "list").json["data"][0]["serves"] is False
+
+
+def test_the_adapter_in_service_is_a_rival(intern: Intern, learning: Script) -> None:
+    assert "serving" not in intern("learn", "leave", "--json").json["rivals"]
+    assert intern("learn", "leave", "--json").json["rivals"]["serving"]["score"]["mean"] == 0.7
+
+
+def test_what_is_missing_is_one_line_and_exit_code_1(intern: Intern, learning: Script) -> None:
+    learning.failure = InvalidInput("12 examples to train on, 50 needed.")
+    done = intern("learn", "leave", "--json")
+    assert (done.code, done.out, done.err) == (1, "", "intern: 12 examples to train on, 50 needed.\n")
+    piped = intern("learn", "leave")
+    assert (piped.code, piped.out) == (1, "")
+    assert piped.err.splitlines()[-1] == "intern: 12 examples to train on, 50 needed."
+
+
+def test_options_reach_the_training(intern: Intern, learning: Script) -> None:
+    numbers = [
+        "--rank",
+        "8",
+        "--learning-rate",
+        "1e-4",
+        "--epochs",
+        "0.5",
+        "--batch",
+        "4",
+        "--seed",
+        "7",
+        "--alpha",
+        "9",
+    ]
+    chosen = ["--seed", "7", "--alpha", "9", "--recipe", "dpo", "--variant", "augmented", "--force", "--no-promote"]
+    assert intern("learn", "leave", *numbers, *chosen, "--json").code == 0
+    recipe = learning.recipes[0]
+    assert (recipe.name, recipe.rank, recipe.learning_rate, recipe.epochs) == ("dpo", 8, 1e-4, 0.5)
+    assert (recipe.batch, recipe.seed, recipe.alpha) == (4, 7, 9)
+    assert (learning.runs[0].variant, learning.forced) == ("augmented", [True])
+    assert intern("adapters", "list").json["data"][0]["serves"] is False
+
+
+def test_a_number_out_of_range_is_named(intern: Intern, learning: Script) -> None:
+    done = intern("learn", "leave", "--rank", "0", "--json")
+    assert done.code == 1
+    assert "recipe.rank" in done.err
+    assert intern("learn", "leave", "--recipe", "magic").code == 2
+
+
+def test_the_command_knows_every_recipe() -> None:
+    assert get_args(get_type_hints(learn)["recipe"]) == get_args(RecipeName)
+
+
+def test_a_skill_learns_once_at_a_time(intern: Intern, learning: Script) -> None:
+    learning.hold = True
+    begun = intern("learn", "leave", "--detach", "--json")
+    assert (begun.code, begun.json["skill"]) == (0, "leave")
+    second = intern("learn", "leave", "--json")
+    assert second.code == 1
+    assert begun.json["id"] in second.err
+    assert "intern runs list --skill leave" in second.err
+
+
+def test_a_detached_run_can_be_followed_to_its_end(intern: Intern, learning: Script) -> None:
+    run = intern("learn", "leave", "--detach").json["id"]
+    followed = intern("runs", "follow", run)
+    assert followed.code == 0
+    assert [row["kind"] for row in followed.rows][-1] == "done"
+    assert intern("runs", "show", run).json["decision"] == "promote"
+
+
+# --- eval ------------------------------------------------------------------------------------------------------
+
+
+def test_eval_prints_the_same_object_without_a_verdict(intern: Intern, learning: Script) -> None:
+    done = intern("eval", "leave", "--json")
+    assert (done.code, done.err) == (0, "")
+    assert list(done.json) == FIELDS
+    assert list(done.json["rivals"]) == ["base", "few-shot", "retrieval"]
+    assert [done.json[name] for name in FIELDS[1:]] == [None, None, None, None]
+
+
+def test_eval_takes_a_file_and_names_a_bad_row(intern: Intern, learning: Script, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    row = '{{"input": "{}", "output": {{"kind": "{}"}}}}\n'.format
+    file.write_text(row("a day", "paid") + row("a week", "unpaid"))
+    assert intern("eval", "leave", "--file", str(file), "--json").code == 0
+    assert [example.output for example in learning.examples[0]] == [{"kind": "paid"}, {"kind": "unpaid"}]
+    file.write_text(row("a day", "paid") + row("a week", "sick"))
+    bad = intern("eval", "leave", "--file", str(file), "--json")
+    assert (bad.code, bad.out) == (1, "")
+    assert bad.err.startswith("intern: line 2")
+    assert intern("eval", "leave", "--file", str(tmp_path / "none.jsonl")).code == 1
+
+
+# --- for people ------------------------------------------------------------------------------------------------
+
+
+def test_people_see_stages_rivals_the_verdict_and_what_to_do_next(owner: Owner, learning: Script) -> None:
+    code, said = on_a_terminal(owner, "learn", "leave")
+    assert code == 0
+    assert "60 examples to train on, 40 held out" in said
+    assert "trained in 12 s; loss on held-out examples 2.310 → 0.580" in said
+    assert "0.75 to 0.93" in said
+    assert "Better: the new adapter beats everything" in said
+    assert learning.reason in said
+    assert "intern adapters rollback leave" in said
+    assert '"rivals"' not in said
+
+
+@pytest.mark.parametrize(
+    ("decision", "advice"),
+    [
+        ("reject", "Correct or add examples of leave"),
+        ("inconclusive", "about 50 more examples"),
+        ("prompting_is_enough", "write them into the skill's instructions"),
+    ],
+)
+def test_each_verdict_comes_with_advice(owner: Owner, learning: Script, decision: str, advice: str) -> None:
+    learning.decision = decision
+    code, said = on_a_terminal(owner, "learn", "leave")
+    assert code == 0
+    assert advice in said
+    assert f"intern runs report {runs(owner)[0].id}" in said
+
+
+def test_an_adapter_that_waits_for_approval_says_how_to_approve_it(owner: Owner, learning: Script) -> None:
+    _, said = on_a_terminal(owner, "learn", "leave", "--no-promote")
+    assert "intern adapters promote leave@v1" in said
+
+
+def test_what_an_event_says_cannot_steer_the_terminal(owner: Owner, learning: Script) -> None:
+    learning.reason = "worse \x1b]0;title\x07 than \x1b[2J before"
+    learning.decision = "reject"
+    _, said = on_a_terminal(owner, "learn", "leave")
+    assert "before" in said
+    assert "\x1b[2J" not in said
+    assert "\x1b]0;" not in said
+
+
+# --- Ctrl-C ----------------------------------------------------------------------------------------------------
+
+
+def interrupted(owner: Owner, learning: Script, answer: str) -> tuple[int, str]:
+    """Ctrl-C in the middle of a training, on a terminal, and the answer to what is asked then."""
+    learning.hold = True
+    ours, theirs = pty.openpty()
+    process = start(owner, "learn", "leave", stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    signalled = answered = False
+    try:
+        while piece := os.read(ours, 4096):
+            said += piece
+            if not signalled and b"loss 2.000" in said:
+                process.send_signal(signal.SIGINT)
+                signalled = True
+            if not answered and b"[c/L]" in said:
+                os.write(ours, f"{answer}\n".encode())
+                answered = True
+    except OSError:  # the other side is closed
+        pass
+    os.close(ours)
+    return process.wait(30), said.decode()
+
+
+def test_an_interrupt_asks_and_cancels_the_run(owner: Owner, learning: Script) -> None:
+    code, said = interrupted(owner, learning, "c")
+    (run,) = runs(owner)
+    assert (code, run.state) == (1, "cancelled")
+    assert f"intern: The run {run.id} was cancelled." in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("answer", ["", "l", "what"])
+def test_an_interrupt_leaves_the_run_unless_told_otherwise(
+    owner: Owner, learning: Script, intern: Intern, answer: str
+) -> None:
+    code, said = interrupted(owner, learning, answer)
+    (run,) = runs(owner)
+    assert (code, run.state) == (130, "running")
+    assert f"intern runs follow {run.id}" in said
+    learning.go_on()
+    assert intern("runs", "follow", run.id).code == 0
+
+
+def test_who_cannot_be_asked_leaves_the_run(owner: Owner, learning: Script) -> None:
+    learning.hold = True
+    process = start(owner, "learn", "leave", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    while b'"step"' not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, b"")
+    assert b"goes on" in errors
+    assert b"Traceback" not in errors
+    assert runs(owner)[0].state == "running"
+
+
+# --- what is drawn ---------------------------------------------------------------------------------------------
+
+
+def step(number: int, seconds: float, loss: float = 1.0, steps: int = 10) -> dict[str, Any]:
+    return {"kind": "step", "step": number, "steps": steps, "loss": loss, "seconds": seconds}
+
+
+def training() -> Course:
+    course = Course()
+    course.take({"kind": "stage", "stage": "train", "text": "rendering"}, 0)
+    course.take({"kind": "phase", "stage": "examples", "step": 0, "steps": 10}, 0)
+    return course
+
+
+def test_the_time_that_is_left_follows_the_pace() -> None:
+    course = training()
+    assert course.remaining(0) is None
+    course.take(step(1, 100), 50)
+    assert course.remaining(50) is None, "one step is no pace"
+    course.take(step(3, 104), 51)
+    assert course.remaining(51) == pytest.approx(14)
+    assert course.remaining(55) == pytest.approx(10), "it runs down between steps"
+    assert course.remaining(500) == 0
+
+
+def test_events_that_are_told_again_at_once_give_the_same_pace() -> None:
+    course = training()
+    for number in range(1, 6):
+        course.take(step(number, 10.0 * number), 0)
+    assert course.remaining(0) == pytest.approx(50)
+
+
+def test_a_training_that_was_started_again_begins_its_pace_anew() -> None:
+    course = training()
+    course.take(step(1, 1000), 0)
+    course.take(step(2, 1100), 0)
+    said = course.take({"kind": "phase", "stage": "examples", "step": 2, "steps": 10}, 0)
+    assert said == ["          goes on at step 2 of 10"]
+    course.take(step(3, 5), 0)
+    assert course.remaining(0) is None
+    course.take(step(4, 6), 0)
+    assert course.remaining(0) == pytest.approx(6)
+    assert len(course.losses) == 4, "the curve goes on"
+
+
+def test_each_part_of_a_training_has_curves_of_its_own() -> None:
+    course = training()
+    course.take(step(1, 1, loss=3.0), 0)
+    said = course.take({"kind": "phase", "stage": "preferences", "step": 0, "steps": 4}, 0)
+    assert (said, course.losses, course.steps) == (["          now on preferences"], [], 4)
+
+
+def test_an_answer_that_is_no_loss_is_left_out_of_the_curve() -> None:
+    course = training()
+    for loss in (2.0, None, float("nan"), 1.0):
+        course.take({**step(1, 1), "loss": loss}, 0)
+    assert sparkline(course.losses) == "█▁"
+    assert "loss 1.000" in course.curves()
+
+
+def test_events_of_kinds_to_come_do_no_harm() -> None:
+    assert Course().take({"kind": "something new", "text": "hello", "numbers": {}}, 0) == []
+
+
+def test_a_sparkline_goes_from_the_lowest_to_the_highest() -> None:
+    assert sparkline([]) == ""
+    assert sparkline([1.0]) == sparkline([float("inf"), 5.0]) == BLOCKS[0]
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == BLOCKS
+    long = sparkline([float(n) for n in range(1_000)], width=24)
+    assert (len(long), long[0], long[-1]) == (24, BLOCKS[0], BLOCKS[-1])
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(8.4, "8 s"), (60, "1:00 min"), (125, "2:05 min"), (3725, "1:02 h")])
+def test_durations_are_for_people(seconds: float, said: str) -> None:
+    assert duration(seconds) == said

@@ -1,0 +1,293 @@
+"""Runs over HTTP: begun by admins, followed by anyone of the team from any point, ended, reported on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from made_learning import Script
+
+from intern.errors import TrainingFailed
+from server.api import runs
+
+
+def begin(server: Any, skill: str = "mood", **body: Any) -> dict[str, Any]:
+    answer = server.http().post("/api/runs", json={"skill": skill, **body})
+    assert answer.status_code == 202, answer.text
+    return dict(answer.json())
+
+
+def frames(text: str) -> list[tuple[int | None, Any]]:
+    """(id, data) of every event of a stream."""
+    found = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if line and not line.startswith(":"))
+        if "data" in fields:
+            data = fields["data"] if fields["data"] == "[DONE]" else json.loads(fields["data"])
+            found.append((int(fields["id"]) if "id" in fields else None, data))
+    return found
+
+
+def in_training(server: Any, run: dict[str, Any]) -> None:
+    """Wait until the first step was told."""
+    with server.http("user").stream("GET", f"/api/runs/{run['id']}/events") as answer:
+        assert any('"kind":"step"' in line for line in answer.iter_lines())
+
+
+def followed(server: Any, run: dict[str, Any], **how: Any) -> list[tuple[int | None, Any]]:
+    return frames(server.http("user").get(f"/api/runs/{run['id']}/events", **how).text)
+
+
+def ended(server: Any, run: dict[str, Any]) -> dict[str, Any]:
+    followed(server, run)
+    return dict(server.http("user").get(f"/api/runs/{run['id']}").json())
+
+
+def test_a_run_goes_from_queued_to_a_verdict_and_its_adapter_serves(server: Any, learning: Script) -> None:
+    run = begin(server)
+    assert (run["state"], run["kind"], run["skill"], run["started_by"]) == (
+        "queued",
+        "learn",
+        "mood",
+        server.ids["admin"],
+    )
+    done = ended(server, run)
+    assert (done["state"], done["decision"], done["reason"]) == ("done", "promote", learning.reason)
+    assert done["verdict"]["rivals"]["candidate"]["score"]["mean"] == 0.84
+    assert done["verdict"]["ruling"]["decision"] == "promote"
+    server.says('{"mood": "good"}')
+    answer = server.http("user").post("/api/ask", json={"input": "what a day", "skill": "mood"}).json()
+    assert answer["adapter"] == done["adapter"]
+    assert done["serves"]
+
+
+def test_events_come_in_order_with_ids_and_an_end(server: Any, learning: Script) -> None:
+    seen = followed(server, begin(server))
+    assert seen[-1] == (None, "[DONE]")
+    kept = [data for ident, data in seen if ident is not None]
+    assert [data["id"] for data in kept] == list(range(len(kept)))
+    kinds = [data["kind"] for data in kept]
+    assert kinds[:2] == ["stage", "dataset"]
+    assert [data["loss"] for data in kept if data["kind"] == "step"] == [2.0, 1.4, 1.1, 0.9]
+    assert kinds[-3:] == ["stage", "promoted", "done"]
+
+
+def test_what_only_passes_by_has_no_id(server: Any, learning: Script, until: Any) -> None:
+    learning.hold = True
+    run = begin(server)
+    with server.http("user").stream("GET", f"/api/runs/{run['id']}/events") as answer:
+        lines = answer.iter_lines()
+        while '"kind":"step"' not in next(lines):
+            pass
+        learning.go_on()
+        seen = frames("\n".join(lines))
+    passing = [data for ident, data in seen if ident is None and data != "[DONE]"]
+    assert {data["kind"] for data in passing} <= {"answers"}
+    assert all("id" not in data for data in passing)
+
+
+def test_a_run_is_followed_while_it_goes_on(server: Any, learning: Script) -> None:
+    learning.hold = True
+    run = begin(server)
+    kinds = []
+    with server.http("user").stream("GET", f"/api/runs/{run['id']}/events") as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        for line in answer.iter_lines():
+            if not line.startswith("data: {"):
+                continue
+            kinds.append(json.loads(line.removeprefix("data: "))["kind"])
+            if kinds.count("step") == 1 and learning.hold:
+                assert server.http("user").get(f"/api/runs/{run['id']}").json()["state"] == "running"
+                learning.go_on()
+    assert kinds[-1] == "done"
+
+
+def test_who_comes_back_gets_what_was_missed_and_nothing_twice(server: Any, learning: Script) -> None:
+    run = begin(server)
+    whole = [data for ident, data in followed(server, run) if ident is not None]
+    later = [data for ident, data in followed(server, run, params={"after": 3}) if ident is not None]
+    again = [data for ident, data in followed(server, run, headers={"last-event-id": "3"}) if ident is not None]
+    assert later == again == whole[4:]
+    assert followed(server, run, params={"after": 10_000}) == [(None, "[DONE]")]
+
+
+@pytest.mark.parametrize("sent", ["x", "-1", "1e3", "9" * 30, "²"])
+def test_a_place_that_is_none_is_refused(server: Any, learning: Script, sent: str) -> None:
+    run = begin(server)
+    answer = server.http("user").get(f"/api/runs/{run['id']}/events", headers={"last-event-id": sent.encode()})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "Last-Event-ID")
+    assert server.http("user").get(f"/api/runs/{run['id']}/events?after={10**30}").status_code == 400
+
+
+def test_while_nothing_happens_the_connection_is_kept(
+    server: Any, learning: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "KEEP_ALIVE_SECONDS", 0.02)
+    learning.hold = True
+    run = begin(server)
+    with server.http("user").stream("GET", f"/api/runs/{run['id']}/events") as answer:
+        lines = answer.iter_lines()
+        while next(lines) != ": nothing new":
+            pass
+        learning.go_on()
+        assert frames("\n".join(lines))[-1] == (None, "[DONE]"), "what comes between is not lost"
+
+
+def test_a_follower_that_leaves_leaves_nothing_behind(server: Any, learning: Script, until: Any) -> None:
+    def busy() -> int:
+        tasks = asyncio.all_tasks(server.loop)
+        return sum("_next" in repr(task) or "_gone" in repr(task) for task in tasks)
+
+    learning.hold = True
+    run = begin(server)
+    before = server.on_loop(busy)
+    for _ in range(3):
+        with server.http("user").stream("GET", f"/api/runs/{run['id']}/events") as answer:
+            lines = answer.iter_lines()
+            while '"kind":"step"' not in next(lines):
+                pass
+            assert server.on_loop(busy) > before
+        until(lambda: server.on_loop(busy) == before)
+    learning.go_on()
+    assert ended(server, run)["state"] == "done"
+
+
+def test_a_run_that_fails_says_why(server: Any, learning: Script) -> None:
+    learning.failure = TrainingFailed("The memory is full: use a smaller batch.")
+    run = begin(server)
+    seen = followed(server, run)
+    assert (seen[-2][1]["kind"], seen[-2][1]["text"]) == ("failed", "The memory is full: use a smaller batch.")
+    done = ended(server, run)
+    assert (done["state"], done["reason"], done["verdict"]) == (
+        "failed",
+        "The memory is full: use a smaller batch.",
+        None,
+    )
+
+
+def test_a_run_can_be_ended_once(server: Any, learning: Script) -> None:
+    learning.hold = True
+    run = begin(server)
+    second = server.http().post("/api/runs", json={"skill": "mood"})
+    assert second.status_code == 409
+    assert run["id"] in second.json()["error"]["message"]
+    in_training(server, run)
+    answer = server.http().post(f"/api/runs/{run['id']}/cancel")
+    assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+    assert followed(server, run)[-1] == (None, "[DONE]")
+    assert server.http().post(f"/api/runs/{run['id']}/cancel").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("recipe", "made"),
+    [
+        (None, {"name": "lora", "rank": 16}),
+        ("dpo", {"name": "dpo", "rank": 16}),
+        ({"name": "completion-then-sft", "rank": 8, "epochs": 0.5}, {"name": "completion-then-sft", "rank": 8}),
+        ({"learning_rate": 1e-4}, {"name": "lora", "learning_rate": 1e-4}),
+    ],
+)
+def test_a_recipe_is_a_name_or_a_name_with_numbers(
+    server: Any, learning: Script, recipe: Any, made: dict[str, Any]
+) -> None:
+    run = begin(
+        server, **({} if recipe is None else {"recipe": recipe}), force=True, promote=False, variant="augmented"
+    )
+    assert run["recipe"].items() >= made.items()
+    assert ended(server, run)["serves"] is False
+    assert learning.recipes[-1].model_dump().items() >= made.items()
+    assert (learning.forced[-1], learning.runs[-1].variant) == (True, "augmented")
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"recipe": "magic"}, "recipe"),
+        ({"recipe": {"name": "lora", "rank": 0}}, "recipe.rank"),
+        ({"recipe": {"name": "lora", "rang": 8}}, "recipe.rang"),
+        ({"kind": "synthesise"}, "kind"),
+        ({"variant": "other"}, "variant"),
+        ({"forced": True}, "forced"),
+        ({"examples": [{"input": "x", "output": {"mood": "good"}}]}, "examples"),
+        ({"count": 5}, "count"),
+        ({"kind": "synthesize", "count": -1}, "count"),
+        ({"kind": "evaluate", "examples": []}, "examples"),
+        ({"kind": "evaluate", "examples": [{"input": "x", "output": {"mood": "purple"}}]}, "examples.0"),
+        ({"kind": "evaluate", "examples": [{"input": "x"}]}, "examples.0"),
+    ],
+)
+def test_what_cannot_be_run_is_named(server: Any, learning: Script, change: dict[str, Any], param: str) -> None:
+    answer = server.http().post("/api/runs", json={"skill": "mood", **change})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
+    assert learning.runs == []
+
+
+def test_an_evaluation_is_of_the_examples_that_are_given(server: Any, learning: Script) -> None:
+    rows = [{"input": "x", "output": {"mood": "good"}}, {"input": "x", "output": {"mood": "bad"}, "id": "mine"}]
+    done = ended(server, begin(server, kind="evaluate", examples=rows))
+    assert (done["state"], done["decision"], done["adapter"]) == ("done", None, None)
+    assert set(done["verdict"]["rivals"]) == {"base", "few-shot", "retrieval"}
+    (given,) = learning.examples
+    assert [(e.input, e.output) for e in given] == [("x", {"mood": "good"}), ("x", {"mood": "bad"})]
+    assert given[1].id == "mine"
+    ended(server, begin(server, kind="evaluate"))
+    assert learning.examples[-1] == ()
+
+
+def test_rows_of_the_same_id_are_two_examples(server: Any, learning: Script) -> None:
+    rows = [{"input": "x", "output": {"mood": mood}} for mood in ("good", "bad", "good")]
+    ended(server, begin(server, kind="evaluate", examples=rows))
+    assert len({example.id for example in learning.examples[-1]}) == 3
+
+
+def test_runs_are_listed_newest_first_by_skill_and_state(server: Any, learning: Script) -> None:
+    first, second = (begin(server, skill) for skill in ("chat", "mood"))
+    for run in (first, second):
+        ended(server, run)
+    http = server.http("user")
+    assert [r["id"] for r in http.get("/api/runs?limit=2").json()["data"]] == [second["id"], first["id"]]
+    assert {r["skill"] for r in http.get("/api/runs?skill=chat").json()["data"]} == {"chat"}
+    assert second["id"] in {r["id"] for r in http.get("/api/runs?state=done&skill=mood").json()["data"]}
+    assert http.get("/api/runs?state=queued").json()["data"] == []
+    assert http.get("/api/runs?state=odd").status_code == 400
+
+
+def test_the_report_is_one_page_that_runs_nothing(server: Any, learning: Script) -> None:
+    run = begin(server)
+    ended(server, run)
+    answer = server.http("user").get(f"/api/runs/{run['id']}/report")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert learning.reason in answer.text
+    assert "request &lt;" in answer.text, "outcomes are quoted, and escaped"
+    assert "0.58" in answer.text or "Loss" in answer.text or "loss" in answer.text, "the adapter's curves"
+
+
+def test_without_a_verdict_there_is_no_report(server: Any, learning: Script) -> None:
+    learning.failure = TrainingFailed("No.")
+    run = begin(server)
+    ended(server, run)
+    answer = server.http("user").get(f"/api/runs/{run['id']}/report")
+    assert answer.status_code == 404
+    assert "has no verdict" in answer.json()["error"]["message"]
+
+
+def test_only_admins_begin_and_end_runs(server: Any, learning: Script) -> None:
+    assert server.http("user").post("/api/runs", json={"skill": "mood"}).status_code == 403
+    learning.hold = True
+    run = begin(server)
+    assert server.http("user").post(f"/api/runs/{run['id']}/cancel").status_code == 403
+
+
+def test_another_teams_run_does_not_exist(server: Any, learning: Script) -> None:
+    run = begin(server)
+    ended(server, run)
+    http = server.http("blue")
+    for path in ("", "/events", "/report"):
+        assert http.get(f"/api/runs/{run['id']}{path}").status_code == 404, path
+    assert http.post(f"/api/runs/{run['id']}/cancel").status_code == 404
+    assert http.post("/api/runs", json={"skill": "mood"}).status_code == 404
+    assert run["id"] not in http.get("/api/runs").text
