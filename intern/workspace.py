@@ -175,6 +175,7 @@ class Workspace:
             watcher.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
         await self.learner.close()
+        await asyncio.to_thread(self.parts.close)
         await self.threads.close()
         await self.engine.close()
         await asyncio.to_thread(self.recorder.close)

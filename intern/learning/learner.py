@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any
 
 from intern.errors import Conflict, InternError, InvalidInput, StoreFailure
 from intern.learning.adapter import write_verdict
@@ -117,11 +118,15 @@ class Learner:
             if self._current is None or self._current[0] != run:
                 await self._save(found.model_copy(update={"state": "cancelled", "ended": now()}))
                 return await asyncio.to_thread(self._get, team, run)
+            self._asked_to_end.add(run)
             task = self._current[1]
-        self._asked_to_end.add(run)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        return await asyncio.to_thread(self._get, team, run)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            found = await asyncio.to_thread(self._get, team, run)
+            if found.state not in _ENDED:  # it was ended before it could begin
+                self._asked_to_end.discard(run)
+                await self._save(found.model_copy(update={"state": "cancelled", "ended": now()}))
+            return await asyncio.to_thread(self._get, team, run)
 
     async def events(self, team: str, run: str, *, after: int = -1) -> AsyncGenerator[tuple[int, Event], None]:
         """(ordinal, event) from `after` on, those to come included, until the run has ended. Raises NotFound."""
@@ -154,7 +159,8 @@ class Learner:
                     await self._wake.wait()
                     continue
                 await asyncio.wait({task})
-                task.result()
+                if not task.cancelled():
+                    task.result()
             except asyncio.CancelledError:  # the workspace closes: the run stays as it is
                 if self._current is not None:
                     self._current[1].cancel()
@@ -198,7 +204,8 @@ class Learner:
         try:
             skill = self._library.get(run.team, run.skill)
             loop = self._loop(self._parts, skill, run, Recipe.model_validate(numbers), tell)
-            run = await self._done(run, loop)
+            ended = await self._done(lambda: run, loop)
+            run = run.model_copy(update={**ended, "state": "done", "ended": now()})
         except asyncio.CancelledError:
             if run.id not in self._asked_to_end:
                 raise
@@ -216,52 +223,50 @@ class Learner:
         if loop is not None:
             await asyncio.to_thread(loop.clear)
 
-    async def _done(self, run: Run, loop: Loop) -> Run:
-        """Carry out the run's work; returns it with what came of it."""
+    async def _done(self, newest: Callable[[], Run], loop: Loop) -> dict[str, Json]:
+        """Carry out the run's work; returns what came of it. `newest` is the run as it is at the time."""
+        run = newest()
         serving = await asyncio.to_thread(self._serving, run)
         asked = await asyncio.to_thread(self._read_asked, run)
         if run.kind == "learn":
             finished = await loop.learn(serving=serving, force=bool(run.recipe.get("force")))
-            run = await self._conclude(run, finished)
-        elif run.kind == "evaluate":
+            return await self._conclude(newest, finished)
+        if run.kind == "evaluate":
             verdict = await loop.compare(serving=serving, examples=asked.examples, outside=asked.outside)
             body = verdict.model_dump(mode="json")
-            await asyncio.to_thread(self._keep_evaluation, run, body)
+            await _settled(self._keep_evaluation, newest(), body)
             await self._tell(run, Event(kind="verdict", stage="evaluate", numbers=body))
-        else:
-            written = await loop.synthesize(asked.count)
-            added = await asyncio.to_thread(self._add_examples, run, written.examples)
-            refused = Counter(row.reason for row in written.refused)
-            reason = (
-                f"{added} examples were written from {written.passages} passages; {len(written.refused)} were refused."
-            )
-            numbers = {"added": added, "refused": dict(refused), "failed": written.failed}
-            await self._tell(run, Event(kind="written", stage="synthesize", text=reason, numbers=numbers))
-            run = run.model_copy(update={"reason": reason})
-        return run.model_copy(update={"state": "done", "ended": now()})
+            return {"adapter": serving.name if serving else None}
+        written = await loop.synthesize(asked.count)
+        added = await asyncio.to_thread(self._add_examples, run, written.examples)
+        refused = Counter(row.reason for row in written.refused)
+        reason = f"{added} examples were written from {written.passages} passages; {len(written.refused)} were refused."
+        numbers = {"added": added, "refused": dict(refused), "failed": written.failed}
+        await self._tell(run, Event(kind="written", stage="synthesize", text=reason, numbers=numbers))
+        return {"reason": reason}
 
-    async def _conclude(self, run: Run, finished: Finished) -> Run:
+    async def _conclude(self, newest: Callable[[], Run], finished: Finished) -> dict[str, Json]:
         """Keep the verdict, and promote where the gate says so and nobody has to approve."""
         ruling = finished.ruling
         adapter = finished.adapter.model_copy(update={"decision": ruling.decision})
         verdict = finished.verdict.model_dump(mode="json")
-        run = run.model_copy(
-            update={
-                "dataset": finished.dataset.id,
-                "adapter": adapter.name,
-                "decision": ruling.decision,
-                "reason": ruling.reason,
-                "train_seconds": finished.train_seconds,
-            }
-        )
-        await asyncio.to_thread(self._keep_verdict, run, adapter, verdict)
+        ended: dict[str, Json] = {
+            "dataset": finished.dataset.id,
+            "adapter": adapter.name,
+            "decision": ruling.decision,
+            "reason": ruling.reason,
+            "train_seconds": finished.train_seconds,
+        }
+        run = newest().model_copy(update=ended)
+        await _settled(self._keep_verdict, run, adapter, verdict)
         await self._tell(run, Event(kind="verdict", stage="evaluate", text=ruling.reason, numbers=verdict))
         if ruling.decision == "promote" and run.recipe.get("promote", True) and not finished.approve:
             await self._tell(run, Event(kind="stage", stage="promote", text=f"{adapter.name} goes live"))
             reason = ruling.reason
             await self._deployments.promote(run.team, run.skill, adapter.version, by=f"run {run.id}", reason=reason)
             await self._tell(run, Event(kind="promoted", stage="promote", text=f"{adapter.name} serves"))
-        return run
+            ended["stage"] = "promote"
+        return ended
 
     async def _tell(self, run: Run, event: Event) -> None:
         if event.kind in _KEPT_EVENTS:
@@ -272,12 +277,12 @@ class Learner:
                 known = await asyncio.to_thread(self._events, run.team, run.id, -1)
                 ordinal = known[-1][0] + 1 if known else 0
             self._ordinals[run.id] = ordinal + 1
-            await asyncio.to_thread(self._add_event, run, ordinal, event)
+            await _settled(self._add_event, run, ordinal, event)
         async with self._changed:
             self._changed.notify_all()
 
     async def _save(self, run: Run) -> None:
-        await asyncio.to_thread(self._put, run)
+        await _settled(self._put, run)
         async with self._changed:
             self._changed.notify_all()
 
@@ -347,3 +352,13 @@ class Learner:
     def _add_event(self, run: Run, ordinal: int, event: Event) -> None:
         with self._parts.database.begin() as connection:
             store.add_event(connection, run.team, run.id, ordinal, event.model_dump(mode="json", exclude_defaults=True))
+
+
+async def _settled(write: Callable[..., None], *what: Any) -> None:
+    """A write in a thread. Whoever is cancelled meanwhile goes only when it is done, so that no write comes late."""
+    job = asyncio.ensure_future(asyncio.to_thread(write, *what))
+    try:
+        await asyncio.shield(job)
+    except asyncio.CancelledError:
+        await asyncio.wait({job})
+        raise

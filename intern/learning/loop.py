@@ -203,9 +203,10 @@ class Loop:
         heldout = list(examples) or [row.example for row in built.heldout]
         if not heldout:
             raise InvalidInput("The skill has no held-out examples; give a file of them.", param="skill")
+        heldout = heldout if examples else heldout[:HELDOUT_MOST]
         asked = {key_of(example) for example in heldout}
         train = [row.example for row in built.train if row.key not in asked]  # no rival may be shown the answer
-        await self._stage("evaluate", f"asking every rival {min(len(heldout), HELDOUT_MOST)} times")
+        await self._stage("evaluate", f"asking every rival {len(heldout)} times")
         engine = self.parts.open_engine(await self._files(base, [serving] if serving else []))
         await engine.start()
         try:
@@ -441,7 +442,7 @@ class Loop:
             same = await self._parity(engine, adapter)
             if same.problem is not None:
                 raise AdapterRefused(same.problem, adapter=adapter.name)
-            outcomes = await self._outcomes(engine, adapter, serving, train, heldout)
+            outcomes = await self._outcomes(engine, adapter, serving, train, heldout[:HELDOUT_MOST])
         finally:
             await engine.close()
         looks = await asyncio.to_thread(self._looks, adapter, len(heldout))
@@ -515,7 +516,7 @@ class Loop:
         evaluation = Evaluation(
             self.skill,
             engine,
-            heldout=heldout[:HELDOUT_MOST],
+            heldout=heldout,
             train=train,
             retrieve=self.parts.retriever(self.run.team),
             embed=self.parts.embed,

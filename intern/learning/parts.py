@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import Engine as Database
 
@@ -21,6 +22,9 @@ from intern.models.embedder import Embedder, Vectors
 from intern.settings import Settings
 from intern.skill import Skill
 from intern.types import Example, Message, Passage
+
+if TYPE_CHECKING:
+    from intern.learning.recognition import Recognition
 
 Retrieve = Callable[[str, str, Sequence[Message], int], Sequence[Passage]]
 Texts = Callable[[str, str], list[str]]
@@ -51,6 +55,7 @@ class WorkspaceParts:
         self._retrieve = retrieve
         self._texts = texts
         self._passages = passages
+        self._recognition: Recognition | None = None
         self._memories: dict[tuple[str, str], AnswerMemory] = {}
 
     @property
@@ -81,7 +86,9 @@ class WorkspaceParts:
         from intern.learning.recognition import Recognition
         from intern.learning.redact import Redactor
 
-        redactor = Redactor(Recognition(model=self._settings.redaction_model))
+        if self._recognition is None:
+            self._recognition = Recognition(model=self._settings.redaction_model)
+        redactor = Redactor(self._recognition)
         # What instructions and documents state is nobody's secret: a hotline stays what it is.
         keep = redactor.stated([skill.spec.instructions, *self._texts(team, skill.name)])
         redact = redactor.for_schema(skill.schema, keep)
@@ -91,6 +98,11 @@ class WorkspaceParts:
             return (example, None) if invented and example.provenance == "folder" else redact(example)
 
         return without
+
+    def close(self) -> None:
+        """End the process that looks for personal data."""
+        if self._recognition is not None:
+            self._recognition.close()
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         return self._embedder().embed(texts)

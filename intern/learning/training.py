@@ -116,6 +116,7 @@ async def _process(
             env={**os.environ, **_ALLOCATOR, "TOKENIZERS_PARALLELISM": "false", **environment},
             limit=16_000_000,
             preexec_fn=_step_back,
+            start_new_session=True,  # Ctrl-C on a terminal is for us; we end the process ourselves
         )
         assert process.stdout is not None
         try:

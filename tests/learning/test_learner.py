@@ -164,6 +164,7 @@ async def test_what_the_gate_lets_through_is_promoted(house: House) -> None:
     await learner.close()
     done = kept(house, run)
     assert (done.state, done.decision, done.adapter, done.train_seconds) == ("done", "promote", "one@v1", 12.5)
+    assert done.stage == "promote"
     assert house.deployments.promoted == [(TEAM, "one", 1)]
     assert [e.kind for e in events] == ["stage", "step", "verdict", "stage", "promoted", "done"]
     assert verdict(house, run)["ruling"]["reason"] == "Better by far."  # type: ignore[index]
@@ -245,6 +246,23 @@ async def test_a_run_that_goes_on_can_be_ended(house: House) -> None:
     await ended(learner, after)
     await learner.close()
     assert kept(house, after).state == "done"
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_run_can_be_ended_at_any_moment_of_its_beginning_and_the_next_goes_on(house: House, turns: int) -> None:
+    house.script.does = None
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    learner.start()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    assert (await learner.cancel(TEAM, run.id)).state == "cancelled"
+    house.script.does = Ruling(decision="reject", reason="Worse.")
+    other = await learner.submit(TEAM, "two")
+    await ended(learner, other)
+    await learner.close()
+    assert kept(house, other).state == "done"
+    assert kept(house, run).state == "cancelled"
 
 
 async def test_a_run_that_waits_can_be_ended_and_never_begins(house: House) -> None:
