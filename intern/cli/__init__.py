@@ -20,6 +20,7 @@ from intern.cli import (
     doctor,
     evaluate,
     examples,
+    export,
     ingest,
     init,
     keys,
@@ -57,6 +58,7 @@ app.add_typer(skills.app, name="skills")
 app.add_typer(examples.app, name="examples")
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(runs.app, name="runs")
+adapters.app.command("export")(export.export)
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(keys.app, name="keys")
 

@@ -210,4 +210,7 @@ def _t(freedom: float, confidence: float) -> float:
 
 
 def _interval(sample: _Sample, low: float | None, high: float | None, confidence: float) -> Interval:
+    # Rounding must not put the mean outside its own interval.
+    low = None if low is None else min(low, sample.mean)
+    high = None if high is None else max(high, sample.mean)
     return Interval(mean=sample.mean, low=low, high=high, n=sample.n, groups=sample.groups, confidence=confidence)

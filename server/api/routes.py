@@ -11,6 +11,7 @@ from server.api import (
     deployments,
     documents,
     examples,
+    export,
     installation,
     keys,
     records,
@@ -21,7 +22,7 @@ from server.api import (
 )
 
 SERVING = (ask, route, skills, documents, examples, reviews, records)
-LEARNING = (runs, datasets, adapters, deployments)
+LEARNING = (runs, datasets, adapters, deployments, export)
 
 router = APIRouter()
 for noun in (*SERVING, *LEARNING, keys, installation):

@@ -66,6 +66,13 @@ def test_pushing_needs_a_token_before_anything_else(
     assert "OWNER/REPO" in capsys.readouterr().err
 
 
+def test_what_cannot_be_uploaded_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # the discard port: refused
+    with pytest.raises(StoreFailure) as caught:
+        module._push(tmp_path, "acme/kind", "hf_token", public=False, name="kind@v1")
+    assert caught.value.message.endswith(f"The export is in '{tmp_path}'.")
+
+
 @pytest.mark.parametrize("option", [("--to", "out"), ("--push", "acme/kind")])
 def test_through_another_server_nothing_comes_here(option: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["adapters", "export", "kind", *option, "--url", "http://127.0.0.1:9"]) == 1

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from intern.errors import InvalidInput
@@ -94,6 +94,7 @@ def test_a_group_with_most_of_the_examples_widens_the_interval() -> None:
     assert even.mean - even.low < 0.7 * (lopsided.mean - lopsided.low)
 
 
+@example([(0.0, "a"), (0.0, "a"), (0.0, "a"), (7.035648235455926e-35, "b")])
 @given(st.lists(st.tuples(scores, st.sampled_from("abcdefghijkl")), min_size=1, max_size=40))
 def test_an_interval_holds_its_mean_and_stays_within_the_scale(sample: list[tuple[float, str]]) -> None:
     interval = clustered_mean([s for s, _ in sample], [g for _, g in sample])
