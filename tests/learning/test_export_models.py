@@ -17,7 +17,7 @@ import gguf
 import numpy as np
 import pytest
 import safetensors.numpy
-from made_base import HEADS, HIDDEN, KV_HEADS, LAYERS, loud_tensors, write_tiny_base
+from made_base import HEADS, HIDDEN, KV_HEADS, LAYERS, loud_tensors, metadata, write_tiny_base
 from made_lora import tensors, write_lora
 
 from intern.engines.base import EngineRequest
@@ -199,6 +199,16 @@ def test_a_merged_gguf_file_is_the_base_but_for_the_weights(tiny: Made, numbers:
     assert types["token_embd.weight"] == ("Q8_0" if kind == "Q4_0" else kind)
     template = (file.parent / "chat_template.jinja").read_text()
     assert template == before.metadata["tokenizer.chat_template"]
+
+
+def test_gguf_itself_reads_the_file_with_its_whole_vocabulary(tiny: Made) -> None:
+    before, after = (
+        {key: value for key, value, *_ in metadata(file)}
+        for file in (tiny.base, tiny.written("gguf-q8_0") / "task-v1.q8_0.gguf")
+    )
+    for key in ("tokens", "token_type", "merges"):
+        assert after[f"tokenizer.ggml.{key}"] == before[f"tokenizer.ggml.{key}"]
+        assert len(after[f"tokenizer.ggml.{key}"]) > 48_000
 
 
 @pytest.mark.parametrize(
