@@ -1,6 +1,7 @@
 # make run     set everything up in .venv and start the intern on the starter skills
 # make test    set everything up and run the tests
 # make train   what learning needs beyond serving (TRL, PEFT, Presidio)
+# make demo    the learning loop on a new skill: base scores, training, verdict, promotion, rollback (ten minutes)
 # make check   lint, format and types          make bench   every benchmark that runs on this machine
 # make lock    resolve the dependencies again   make clean   remove .venv and caches
 #
@@ -14,7 +15,7 @@ TORCH := torch==2.13.0
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKED := $(PIP) install --no-deps --require-hashes -r
 
-.PHONY: run test train check bench lock clean setup quickstart
+.PHONY: run test train check bench lock clean setup quickstart demo
 
 run: setup
 	@exec $(BIN)/intern up
@@ -32,6 +33,9 @@ bench: $(VENV)/.dev
 
 quickstart: $(VENV)/.dev
 	$(BIN)/python docs/quickstart.py
+
+demo: $(VENV)/.train
+	$(BIN)/python docs/demo.py
 
 setup: $(VENV)/.serve
 

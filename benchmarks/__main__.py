@@ -16,6 +16,10 @@ ALL = {
     "ingestion": "bank-kb",
     "chunking": "chunking",
     "redaction": "pii",
+    "training": "clinc150",
+    "banking": "clinc150",
+    "snips": "snips",
+    "month": "clinc150",
     "overhead": None,
     "memory": None,
 }

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks import report
 from intern.engines.base import EngineRequest
-from intern.pipeline import decoding_schema
+from intern.prompt import decoding_schema
 from intern.settings import Settings
 from intern.store.records import get_record
 from intern.types import Ask, Message, Sampling

@@ -147,7 +147,7 @@ def main() -> None:
         with Recognition(model=model) as recognition:
             redactor = Redactor(recognition)
             name = f"with {model}" if model else "without a model"
-            result = {
+            result: dict[str, Any] = {
                 "reported": measure(redactor, [row for row in rows if not improved_on(row)]),
                 "improved_on": measure(redactor, [row for row in rows if improved_on(row)]),
                 "ms_per_1000_characters": speed(redactor, [row["full_text"] for row in rows]),

@@ -66,6 +66,10 @@ class Settings(BaseSettings):
         200, ge=1, description="Most examples of one contributor in a dataset; the skill's folder and imports are free."
     )
 
+    learning_hours: float = Field(
+        20.0, ge=0, description="Most hours of training within seven days that skills may begin by themselves."
+    )
+
     passage_tokens: int = Field(1200, ge=0, description="Token budget for retrieved passages in a prompt.")
     refuse_rate: float = Field(
         0.04,

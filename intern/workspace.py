@@ -22,9 +22,11 @@ from intern.errors import NotFound, StoreFailure
 from intern.knowledge import Ingested, Knowledge, Upload, open_index
 from intern.knowledge.parse import Parser
 from intern.learning.deployments import Deployments
+from intern.learning.erasure import Erasure
 from intern.learning.learner import Learner
 from intern.learning.loop import BaseModel
 from intern.learning.parts import WorkspaceParts
+from intern.learning.triggers import Triggers
 from intern.library import SkillLibrary
 from intern.models import source
 from intern.models.embedder import Embedder, Vectors
@@ -108,6 +110,8 @@ class Workspace:
         self.reviews = Reviews(self.database, self.library, self.routes, self.recorder.flush, self.routes.outdate)
         self.parts = _parts(self)
         self.learner = Learner(self.parts, self.library, self.deployments)
+        self.triggers = Triggers(self.database, self.library, self.learner, hours=settings.learning_hours)
+        self.erasure = Erasure(self.parts, self.learner, self.recorder.flush)
         self.library.refresh()
 
     @_opened_once
@@ -157,8 +161,8 @@ class Workspace:
         self.say = log.info
 
     def start(self) -> None:
-        """Begin to watch the skill folders and to expire old records, on the running loop, whose `asyncio.to_thread`
-        uses the workspace's threads from here on."""
+        """Begin to watch the skill folders, to train skills by themselves and to expire old records, on the running
+        loop, whose `asyncio.to_thread` uses the workspace's threads from here on."""
         if self._watchers:
             return
         self.threads.lend()
@@ -168,6 +172,7 @@ class Workspace:
             ("(records)", _EXPIRE_SECONDS, self._expire),
         ):
             self._watchers.append(asyncio.create_task(self._repeat(name, seconds, work)))
+        self._watchers.append(asyncio.create_task(self.triggers.watch()))
 
     async def close(self) -> None:
         """Close every part. Gives the workspace back only when no thread writes to it any more."""

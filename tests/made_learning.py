@@ -52,6 +52,7 @@ class Script:
         self.recipes: list[Recipe] = []
         self.forced: list[bool] = []
         self.examples: list[Sequence[Example]] = []
+        self.outside: dict[str, Any] = {}
         self.serving: list[Adapter | None] = []
         self.items: list[store.Item] = []
         self.decision = "promote"
@@ -153,6 +154,7 @@ class ScriptedLoop:
         self, *, serving: Adapter | None, examples: Sequence[Example] = (), outside: Any = None
     ) -> Verdict:
         self.script.examples.append(examples)
+        self.script.outside = dict(outside or {})
         names = [name for name in SCORES if name != "candidate"]
         return Verdict(rivals=await self.evaluate({name: SCORES[name] for name in names}))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from intern.cli.connection import Api, connect, segment
 from intern.cli.learn import Detach, carry_out
 from intern.cli.options import AsJson, Home, Key, Url
 from intern.cli.rows import read_text
+from intern.errors import InvalidInput
 
 
 def evaluate(
@@ -18,6 +20,16 @@ def evaluate(
         str | None,
         typer.Option(
             "--file", "-f", help='Examples, JSON lines {"input", "output"}; - is standard input.', show_default=False
+        ),
+    ] = None,
+    outside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--outside",
+            metavar="NAME=FILE",
+            help="Another system's answers to the examples of --file: a JSON value a line, in their order; null "
+            "where it has none. May be given several times.",
+            show_default=False,
         ),
     ] = None,
     detach: Detach = False,
@@ -36,6 +48,7 @@ def evaluate(
     ```bash
     intern eval support-triage
     intern eval support-triage --file fresh-tickets.jsonl
+    intern eval support-triage --file fresh-tickets.jsonl --outside other-assistant=its-answers.jsonl
     intern eval support-triage --json | jq '.rivals | map_values(.score)'
     jq -c '{input: .body, output: .label}' tickets.json | intern eval leave --file -
     ```
@@ -44,7 +57,27 @@ def evaluate(
         body: dict[str, Any] = {"skill": skill, "kind": "evaluate"}
         if file is not None:
             body["examples"] = _read(api, skill, file)
+        elif outside:
+            raise InvalidInput("--outside goes with --file: the answers are to its examples.", param="--outside")
+        if outside:
+            body["outside"] = dict(map(_answers, outside))
         carry_out(api, body, detach=detach, as_json=as_json)
+
+
+def _answers(given: str) -> tuple[str, list[Any]]:
+    """The system's name and its answers. Raises InvalidInput naming the line."""
+    name, equals, file = given.partition("=")
+    if not equals or not name or not file:
+        raise InvalidInput(f"--outside {given}: write NAME=FILE.", param="--outside")
+    answers = []
+    for number, line in enumerate(read_text(file).removesuffix("\n").split("\n"), 1):
+        try:
+            answers.append(json.loads(line))
+        except ValueError as error:
+            raise InvalidInput(
+                f"{file}:{number}: a JSON value a line is needed: {error}.", param="--outside"
+            ) from error
+    return name, answers
 
 
 def _read(api: Api, skill: str, file: str) -> list[dict[str, Any]]:

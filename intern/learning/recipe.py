@@ -15,6 +15,8 @@ from intern.types import Model
 
 RecipeName = Literal["lora", "qlora-4bit", "lora-8bit", "completion-then-sft", "dpo"]
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
 ABOUT: dict[RecipeName, str] = {
     "lora": "LoRA on the unquantised base model; the default",
     "qlora-4bit": "LoRA on the base model in 4-bit NF4 (bitsandbytes): a third of the memory; for CUDA",
@@ -38,6 +40,7 @@ class Recipe(Model):
     weight_decay: float = Field(default=0.0, ge=0, le=1)
     max_grad_norm: float = Field(default=1.0, gt=0)
     seed: int = 0
+    precision: Precision = "auto"  # in which matrices are multiplied; auto: bfloat16 where the hardware does it faster
     chunk_tokens: int = Field(default=512, ge=64, le=32_768)  # completion-then-sft: tokens of one piece of a document
     completion_epochs: float = Field(default=1.0, gt=0, le=100)
     beta: float = Field(default=0.1, gt=0, le=10)  # dpo: how far the policy may move from its reference

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -163,6 +164,33 @@ class Reached(Model):
     adapters: tuple[str, ...] = ()  # skill@vN
 
 
+class Traces(Model):
+    """What an end user, or a record, left: examples by id, the skills and datasets that have some."""
+
+    examples: frozenset[str] = frozenset()
+    skills: frozenset[str] = frozenset()
+    datasets: frozenset[str] = frozenset()
+
+
+def traces(connection: Connection, team: str, *, person: str | None = None, record: str | None = None) -> Traces:
+    """Where a person's data, or a record's, is now."""
+    held = sa.select(DatasetItemRow.example, DatasetRow.skill, DatasetRow.id).join(
+        DatasetRow, DatasetRow.id == DatasetItemRow.dataset
+    )
+    items = connection.execute(held.where(DatasetItemRow.team == team, _whose(person, record))).all()
+    if person is not None:
+        mine = sa.select(RecordRow.id).where(RecordRow.team == team, RecordRow.person == person)
+        own = sa.or_(ExampleRow.person == person, ExampleRow.record.in_(mine))
+    else:
+        own = ExampleRow.record == record
+    waiting = connection.execute(sa.select(ExampleRow.id, ExampleRow.skill).where(ExampleRow.team == team, own)).all()
+    return Traces(
+        examples=frozenset([example for example, *_ in (*items, *waiting)]),
+        skills=frozenset([skill for _, skill, *_ in (*items, *waiting)]),
+        datasets=frozenset([dataset for *_, dataset in items]),
+    )
+
+
 def reached(connection: Connection, team: str, *, person: str | None = None, record: str | None = None) -> Reached:
     """The datasets that hold examples made from a person's data or from a record, and the adapters made from those."""
     query = sa.select(DatasetItemRow.dataset).where(DatasetItemRow.team == team, _whose(person, record)).distinct()
@@ -226,7 +254,9 @@ def list_runs(
     team: str | None,
     *,
     skill: str | None = None,
+    kind: str | None = None,
     states: Sequence[str] = (),
+    since: datetime | None = None,
     limit: int = 50,
 ) -> list[Run]:
     """The newest first. `team` None: every team's, for the one process that carries them out."""
@@ -235,8 +265,12 @@ def list_runs(
         query = query.where(RunRow.team == team)
     if skill is not None:
         query = query.where(RunRow.skill == skill)
+    if kind is not None:
+        query = query.where(RunRow.body["kind"].as_string() == kind)
     if states:
         query = query.where(RunRow.state.in_(states))
+    if since is not None:
+        query = query.where(RunRow.created >= since)
     return [
         Run.model_validate(body) for body in connection.execute(query.order_by(RunRow.id.desc()).limit(limit)).scalars()
     ]

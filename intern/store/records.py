@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -259,6 +259,27 @@ def list_examples(connection: Connection, team: str, skill: str) -> list[Example
     """Examples of a skill that did not come from its folder, oldest first."""
     query = sa.select(ExampleRow.body).where(ExampleRow.team == team, ExampleRow.skill == skill)
     return [Example.model_validate(body) for body in connection.execute(query.order_by(ExampleRow.id)).scalars()]
+
+
+def examples_since(connection: Connection, team: str, skill: str, since: datetime | None = None) -> int:
+    """How many examples of a skill came in after `since`, those of its folder left out."""
+    query = sa.select(sa.func.count()).where(ExampleRow.team == team, ExampleRow.skill == skill)
+    return int(connection.execute(query if since is None else query.where(ExampleRow.created > since)).scalar_one())
+
+
+def acceptance(connection: Connection, team: str, skill: str, *, limit: int) -> list[bool]:
+    """Whether people took a skill's answers as they were: the last verdict on each record, the newest first."""
+    query = (
+        sa.select(ReviewRow.record, ReviewRow.verdict)
+        .join(RecordRow, RecordRow.id == ReviewRow.record)
+        .where(ReviewRow.team == team, RecordRow.skill == skill, ReviewRow.verdict.in_(("accept", "correct", "reject")))
+        .order_by(ReviewRow.id.desc())
+        .limit(limit)
+    )
+    newest: dict[str, bool] = {}
+    for record, verdict in connection.execute(query):
+        newest.setdefault(record, verdict == "accept")
+    return list(newest.values())
 
 
 def count_examples(connection: Connection, team: str) -> dict[str, tuple[int, int]]:

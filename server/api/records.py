@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from intern.store import learning, records
+from intern.store import records
 from server.api.inputs import page
 from server.auth import Admin, KeyedRoute, User, Work
 
@@ -37,26 +37,20 @@ def one(id: str, caller: User, workspace: Work) -> dict[str, Any]:
 
 
 @router.delete("/records/{id}")
-def delete(id: str, caller: Admin, workspace: Work) -> dict[str, Any]:
-    """Delete a record with its reviews, and what the router, the examples and the datasets have of it.
+async def delete(id: str, caller: Admin, workspace: Work) -> dict[str, Any]:
+    """Delete a record with its reviews, and what the router, the examples, the datasets and the runs have of it.
 
-    Says which datasets it was in, and which adapters were trained on those.
+    Says which datasets it was in, which adapters were trained on those, and which runs were cancelled.
     """
-    workspace.recorder.flush()
-    with workspace.database.begin() as connection:
-        records.delete_record(connection, caller.team, id)
-        reached = learning.erase(connection, caller.team, record=id)
+    erased = await workspace.erasure.record(caller.team, id)
     workspace.routes.outdate(caller.team)
-    return reached.model_dump(mode="json")
+    return erased.model_dump(mode="json", exclude={"counts"})
 
 
 @router.delete("/persons/{person:path}")
-def delete_person(person: str, caller: Admin, workspace: Work) -> dict[str, Any]:
+async def delete_person(person: str, caller: Admin, workspace: Work) -> dict[str, Any]:
     """Delete everything kept of an end user (the `user` of their requests); says how many rows of what, which datasets
-    held some of it, and which adapters were trained on those."""
-    workspace.recorder.flush()
-    with workspace.database.begin() as connection:
-        counts = records.delete_person(connection, caller.team, person)
-        reached = learning.erase(connection, caller.team, person=person)
+    held some of it, which adapters were trained on those, and which runs were cancelled."""
+    erased = await workspace.erasure.person(caller.team, person)
     workspace.routes.outdate(caller.team)
-    return {**counts, **reached.model_dump(mode="json")}
+    return {**erased.counts, **erased.model_dump(mode="json", exclude={"counts"})}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from starlette.responses import HTMLResponse, Response
 from intern.errors import InternError, InvalidInput, NotFound, TrainingUnavailable
 from intern.learning.learner import Asked
 from intern.learning.loop import Verdict
-from intern.learning.outcomes import Outcome
+from intern.learning.outcomes import CANDIDATE, PROMPT_ONLY, SERVING, Outcome
 from intern.learning.recipe import Recipe, RecipeName
 from intern.learning.train.job import Event, read_lines
 from intern.skill import Skill, parse_example
@@ -32,6 +33,7 @@ from server.openai.responses import DONE, event
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 15.0  # proxies close a connection on which nothing comes for a minute
+SYSTEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}")
 _MOST_EVENTS = 10**9
 
 router = APIRouter(prefix="/api/runs", route_class=KeyedRoute, tags=["runs"])
@@ -39,7 +41,8 @@ router = APIRouter(prefix="/api/runs", route_class=KeyedRoute, tags=["runs"])
 
 class NewRun(BaseModel):
     """`recipe` is a name, or an object with `name` and numbers. `examples` go with the kind evaluate, `count` with
-    synthesize (0: as many as the skill's documents give)."""
+    synthesize (0: as many as the skill's documents give). `outside` are other systems' answers to `examples`, by the
+    system's name, in their order; null where it has none."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -50,6 +53,7 @@ class NewRun(BaseModel):
     force: bool = False
     promote: bool = True
     examples: Annotated[list[dict[str, Json]] | None, Field(fail_fast=True), at_most(10_000, "examples")] = None
+    outside: Annotated[dict[str, list[Json]] | None, Field(max_length=10)] = None
     count: Annotated[int | None, Field(ge=0, le=10_000)] = None
 
 
@@ -79,8 +83,11 @@ def _asked(skill: Skill, body: NewRun) -> Asked | None:
         raise InvalidInput("examples go with the kind evaluate: a training takes the skill's own.", param="examples")
     if body.count is not None and body.kind != "synthesize":
         raise InvalidInput("count goes with the kind synthesize.", param="count")
+    if body.outside and body.examples is None:
+        raise InvalidInput("outside goes with examples: the answers are to those, in their order.", param="outside")
     if body.examples is not None:
-        return Asked(examples=_examples(skill, body.examples))
+        examples = _examples(skill, body.examples)
+        return Asked(examples=examples, outside=_outside(body.outside or {}, examples))
     return None if body.count is None else Asked(count=body.count)
 
 
@@ -97,6 +104,27 @@ def _examples(skill: Skill, rows: Sequence[Mapping[str, Json]]) -> tuple[Example
         ident = example.id if example.id not in found else f"{example.id}-{number}"
         found[ident] = example.model_copy(update={"id": ident})
     return tuple(found.values())
+
+
+def _outside(answers: Mapping[str, Sequence[Json]], examples: Sequence[Example]) -> dict[str, dict[str, Json]]:
+    """Other systems' answers by system and example id. Raises InvalidInput for a bad name or number."""
+    found = {}
+    for name, given in answers.items():
+        if not SYSTEM.fullmatch(name) or name in (*PROMPT_ONLY, SERVING, CANDIDATE):
+            raise InvalidInput(
+                f"outside: '{name[:50]}' is no name for a system: letters, digits, spaces, '.', '_' and '-', at most "
+                f"40, and none of {', '.join((*PROMPT_ONLY, SERVING, CANDIDATE))}.",
+                param="outside",
+            )
+        if len(given) != len(examples):
+            raise InvalidInput(
+                f"outside: '{name}' has {len(given)} answers, and there are {len(examples)} examples; "
+                "write null where it has none.",
+                param="outside",
+            )
+        pairs = zip(examples, given, strict=True)
+        found[name] = {example.id: answer for example, answer in pairs if answer is not None}
+    return found
 
 
 @router.get("")

@@ -165,6 +165,25 @@ def test_eval_takes_a_file_and_names_a_bad_row(intern: Intern, learning: Script,
     assert intern("eval", "leave", "--file", str(tmp_path / "none.jsonl")).code == 1
 
 
+def test_eval_takes_other_systems_answers_a_line_for_an_example(
+    intern: Intern, learning: Script, tmp_path: Path
+) -> None:
+    rows, answers = tmp_path / "rows.jsonl", tmp_path / "answers.jsonl"
+    rows.write_text('{"input": "a day", "output": {"kind": "paid"}, "id": "a"}\n' * 2)
+    answers.write_text('{"kind": "paid"}\n"paid, I think\u2028"\n', encoding="utf-8")
+    given = ("eval", "leave", "--file", str(rows), "--outside", f"other={answers}")
+    assert intern(*given, "--json").code == 0
+    assert list(learning.outside["other"].values()) == [{"kind": "paid"}, "paid, I think\u2028"]
+    answers.write_text('{"kind": "paid"}\npaid\n')
+    for bad, said in (
+        (given, f"{answers}:2: "),
+        ((*given[:-1], "other"), "NAME=FILE"),
+        (("eval", "leave", "--outside", f"other={answers}"), "--file"),
+    ):
+        refused = intern(*bad)
+        assert (refused.code, said in refused.err) == (1, True), refused.err
+
+
 # --- for people ------------------------------------------------------------------------------------------------
 
 

@@ -71,6 +71,25 @@ def processes(folder: Path) -> list[int]:
     return found
 
 
+def test_both_precisions_learn_alike_and_leave_weights_in_float32(tiny_base: Path, tmp_path: Path) -> None:
+    ended = {}
+    for precision, bfloat16 in (("float32", False), ("bfloat16", True)):
+        folder = tmp_path / precision
+        training.prepare(folder, job(tiny_base, precision=precision), rows(24), heldout=rows(6, start=100))
+        events = asyncio.run(carried_out(folder))
+        (device,) = [e for e in events if e.kind == "device"]
+        assert device.numbers == {"bfloat16": bfloat16}
+        assert device.text.endswith(f"{precision}, as asked for")
+        losses = [e.loss for e in events if e.kind == "heldout" and e.loss is not None]
+        assert losses[-1] < 0.97 * losses[0]
+        ended[precision] = losses[-1]
+        for name, weight in load_file(folder / jobs.ADAPTER / "adapter_model.safetensors").items():
+            assert weight.dtype == np.float32, name
+            assert np.isfinite(weight).all(), name
+    assert ended["bfloat16"] == pytest.approx(ended["float32"], rel=0.01)
+    assert ended["bfloat16"] != ended["float32"]
+
+
 def test_a_training_tells_its_curves_and_leaves_an_adapter_without_pickles(tiny_base: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     training.prepare(folder, job(tiny_base), rows(24), heldout=rows(6, start=100))

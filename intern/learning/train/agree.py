@@ -18,7 +18,7 @@ from peft import PeftModel
 from intern.learning.train import job as jobs
 from intern.learning.train.base import choose_device, load_model, load_tokenizer, unpacked
 from intern.learning.train.job import Agreement, Answer, Job
-from intern.learning.train.prefix import PrefixCollator
+from intern.learning.train.prefix import PrefixCollator, completion_logits
 from intern.learning.train.tokens import IGNORED, prompt_ids
 
 
@@ -72,16 +72,15 @@ def _compare(model: Any, tokenizer: Any, grammars: _Grammars, answer: Answer) ->
         return Agreement(id=answer.id, tokens=0, agreed=0)
     row = {"input_ids": prompt + ids, "labels": [IGNORED] * len(prompt) + ids}
     batch = {name: value.to(model.device) for name, value in PrefixCollator()([row]).items()}
-    targets = batch.pop("targets")
     with torch.no_grad():
-        logits = model(**batch, use_cache=False).logits[0].float()
+        logits = completion_logits(model, batch)
         with model.disable_adapter():
-            bare = model(**batch, use_cache=False).logits[0].float()
+            bare = completion_logits(model, batch)
     moved = float((torch.log_softmax(logits, -1) - torch.log_softmax(bare, -1)).abs().max())
     if answer.grammar is not None:
         allowed = grammars.allowed(answer.grammar, ids).to(logits.device)
         logits = logits.masked_fill(~allowed, float("-inf"))
-    same = (logits.argmax(-1) == targets).tolist()
+    same = (logits.argmax(-1) == batch["targets"]).tolist()
     ends = [end for _, end in spoken["offset_mapping"]] + [len(answer.text)] * answer.finished
     starts = [start for start, _ in spoken["offset_mapping"]] + [len(answer.text)] * answer.finished
     differs = tuple((start, end) for start, end, equal in zip(starts, ends, same, strict=True) if not equal)

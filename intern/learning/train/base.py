@@ -18,6 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
 
 from intern.errors import InvalidInput, ModelUnavailable
+from intern.learning.recipe import Precision
 
 _CACHED_BYTES = 1_000_000_000  # GGUF files up to this size are kept converted (about six times as large)
 
@@ -29,6 +30,19 @@ def choose_device() -> tuple[torch.device, str]:
     if torch.backends.mps.is_available():
         return torch.device("mps"), "Apple's GPU (MPS); there is no CUDA here"
     return torch.device("cpu"), f"CPU, {torch.get_num_threads()} threads; there is no CUDA or MPS here"
+
+
+def multiplies_in_bfloat16(device: torch.device, precision: Precision) -> tuple[bool, str]:
+    """Whether matrices are multiplied in bfloat16 (torch's autocast; weights that learn stay float32), and why."""
+    if precision != "auto":
+        return precision == "bfloat16", f"{precision}, as asked for"
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return True, "bfloat16, which this GPU multiplies faster"
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        if able.get("avx512_bf16") or able.get("amx_bf16"):
+            return True, "bfloat16, which this processor multiplies faster"
+    return False, "float32"
 
 
 def quantisation_warning(bits: int | None, device: torch.device) -> str | None:

@@ -22,7 +22,7 @@ from intern.learning.train.tokens import completion_ids, prompt_ids
 LEAST = 10
 
 
-def prefer(folder: Path, model: Any, tokenizer: Any, job: Job, tell: Tell) -> None:
+def prefer(folder: Path, model: Any, tokenizer: Any, job: Job, tell: Tell, *, bf16: bool) -> None:
     """Fit the adapter in `model` to the job's pairs. Raises InvalidInput when there are too few."""
     recipe = job.recipe
     rows = []
@@ -60,7 +60,8 @@ def prefer(folder: Path, model: Any, tokenizer: Any, job: Job, tell: Tell) -> No
         learning_rate=recipe.preference_learning_rate,
         beta=recipe.beta,
         seed=recipe.seed,
-        bf16=False,
+        bf16=bf16,
+        use_cpu=model.device.type == "cpu",
         gradient_checkpointing=False,
         logging_steps=1,
         save_strategy="no",

@@ -1,12 +1,12 @@
 """Shared-prefix training: the rows of a batch are laid out behind their longest common prefix, which is encoded once.
 
-In: tokenised rows `{"input_ids", "labels"}`, labels -100 on the prompt. Out: a batch for any causal model of
-transformers that takes a 4-D attention mask and `logits_to_keep`, and the trainer that computes TRL's loss from it.
-The prompts of one skill begin with the same instructions, so that most of a plain batch is the same text again.
+In: tokenised rows `{"input_ids", "labels"}`, labels -100 on the prompt. Out: a batch, the logits of its completion
+tokens from a causal model of transformers, and the trainer that computes TRL's loss from them. The prompts of one skill
+begin with the same instructions, so that most of a plain batch is the same text again.
 
-The sequence is `prefix, suffix 1, suffix 2, ...`. A suffix sees the prefix and itself, and its positions go on from
-the prefix, so that every hidden state equals the one of the row alone; logits are made only where a completion token
-is predicted. Loss and gradients equal the plain computation up to rounding (tests/learning/train/test_prefix.py).
+The sequence is `prefix, suffix 1, suffix 2, ...`. A suffix attends to the prefix and to itself, and its positions go on
+from the prefix, so that every hidden state equals the one of the row alone; logits are made only where a completion
+token is predicted. Loss and gradients equal the plain computation up to rounding (tests/learning/train/test_prefix.py).
 The idea for inference: Juravsky et al., "Hydragen" (arXiv 2402.05099); here it serves training.
 """
 
@@ -18,49 +18,56 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 from trl import SFTTrainer
 
+from intern.errors import TrainingUnavailable
+
 IGNORED = -100
+ATTENTION = "intern_shared_prefix"  # its name among transformers' attention functions
 
 
 @dataclass(frozen=True)
 class PrefixCollator:
     """Rows to one packed batch.
 
-    Gives `input_ids` and `position_ids` of shape (1, T), a boolean `attention_mask` of shape (1, 1, T, T), `targets`
-    of shape (N,): every completion token of the batch, and `logits_to_keep` of shape (N,): the positions that predict
-    them. T is the length of the prefix and of all suffixes together.
+    Gives `input_ids` and `position_ids` of shape (1, T), `targets` of shape (N,): every completion token of the batch,
+    and `logits_to_keep` of shape (N,): the positions that predict them. T is the length of the prefix and of all
+    suffixes together. For attention: `shared`, the prefix's length, as a tensor without dimensions; `grid` of shape
+    (rows, longest suffix): where in the sequence each token of each suffix is, padded with its first one's place; and
+    `places` of shape (T - shared,): where in the flattened grid each token behind the prefix is.
     """
 
     def __call__(self, rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
         shared = common_prefix(rows)
+        suffixes = [row["input_ids"][shared:] for row in rows]
+        longest = max(map(len, suffixes))
         ids = list(rows[0]["input_ids"][:shared])
         positions = list(range(shared))
-        starts: list[tuple[int, int]] = []
+        grid: list[list[int]] = []
+        places: list[int] = []
         kept: list[int] = []
         targets: list[int] = []
-        for row in rows:
-            suffix = row["input_ids"][shared:]
-            start = len(ids)
-            starts.append((start, len(suffix)))
+        for number, (row, suffix) in enumerate(zip(rows, suffixes, strict=True)):
+            start, length = len(ids), len(suffix)
+            grid.append([*range(start, start + length), *[start] * (longest - length)])
+            places.extend(range(number * longest, number * longest + length))
             for offset, label in enumerate(row["labels"][shared:]):
                 if label != IGNORED:  # never the first of a suffix: common_prefix leaves it a token of the prompt
                     kept.append(start + offset - 1)
                     targets.append(label)
             ids.extend(suffix)
-            positions.extend(range(shared, shared + len(suffix)))
-        total = len(ids)
-        mask = torch.zeros((total, total), dtype=torch.bool)
-        mask[:, :shared] = True
-        mask[:shared, :shared].tril_()
-        for start, length in starts:
-            mask[start : start + length, start : start + length] = torch.ones(length, length, dtype=torch.bool).tril_()
+            positions.extend(range(shared, shared + length))
         return {
             "input_ids": torch.tensor([ids]),
             "position_ids": torch.tensor([positions]),
-            "attention_mask": mask[None, None],
             "logits_to_keep": torch.tensor(kept),
             "targets": torch.tensor(targets),
+            "shared": torch.tensor(shared),
+            "grid": torch.tensor(grid),
+            "places": torch.tensor(places),
         }
 
 
@@ -81,6 +88,99 @@ def _prompt_length(labels: Sequence[int]) -> int:
     return next((place for place, label in enumerate(labels) if label != IGNORED), len(labels))
 
 
+def completion_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The logits that predict `batch["targets"]`, in float32, shape (N, vocabulary). `batch` is on the model's device.
+
+    Replaces the model's attention function by one that knows packed batches, and computes as before with others.
+    Raises TrainingUnavailable for an architecture that has attention of its own kind.
+    """
+    if model.config._attn_implementation != ATTENTION:
+        model.set_attn_implementation(ATTENTION)
+    layout = _Layout(int(batch["shared"]), batch["grid"], batch["places"])
+    given = {name: batch[name] for name in ("input_ids", "position_ids", "logits_to_keep")}
+    logits: torch.Tensor = model(**given, use_cache=False, layout=layout).logits[0].float()
+    if not layout.used:
+        raise TrainingUnavailable(
+            f"The architecture {model.config.model_type} does not let its attention be replaced, which training needs; "
+            "choose a base model of another one, such as Llama, Qwen, Mistral or SmolLM."
+        )
+    return logits
+
+
+@dataclass
+class _Layout:
+    """How a sequence is made of a prefix and suffixes; travels through the model to its attention layers."""
+
+    shared: int
+    grid: torch.Tensor
+    places: torch.Tensor
+    used: bool = False
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    layout: _Layout | None = None,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention of a packed batch. `query` has the shape (1, heads, T, d), the result (1, T, heads, d).
+
+    The prefix attends to itself; the suffixes, as a batch of rows padded at their ends, each to the prefix and itself.
+    One mask serves all rows, and the part of a (T, T) matrix that no row sees is never computed.
+    """
+    if layout is None:
+        if sliding_window is not None:
+            options["sliding_window"] = sliding_window
+        plain: tuple[torch.Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
+        )
+        return plain
+    layout.used = True
+    shared, (rows, longest) = layout.shared, layout.grid.shape
+    if sliding_window is not None and shared + longest > sliding_window:
+        raise TrainingUnavailable(
+            f"Rows of {shared + longest} tokens are longer than the {sliding_window} that this base model attends to."
+        )
+    repeats = query.shape[1] // key.shape[1]
+    key, value = (part.repeat_interleave(repeats, dim=1) if repeats > 1 else part for part in (key, value))
+    index = layout.grid.reshape(-1)
+
+    def suffixes(part: torch.Tensor) -> torch.Tensor:
+        """(1, heads, T, d) to (rows, heads, longest, d)."""
+        return part[0].index_select(1, index).reshape(part.shape[1], rows, longest, -1).transpose(0, 1)
+
+    def behind_prefix(part: torch.Tensor) -> torch.Tensor:
+        """(1, heads, T, d) to (rows, heads, shared + longest, d)."""
+        return torch.cat([part[:, :, :shared].expand(rows, -1, -1, -1), suffixes(part)], dim=2)
+
+    mask = torch.ones((longest, shared + longest), dtype=torch.bool, device=query.device).tril_(shared)
+    found = F.scaled_dot_product_attention(
+        suffixes(query), behind_prefix(key), behind_prefix(value), attn_mask=mask, dropout_p=dropout, scale=scaling
+    )
+    behind = found.transpose(1, 2).flatten(0, 1).index_select(0, layout.places)
+    if shared == 0:
+        return behind[None], None
+    ahead = F.scaled_dot_product_attention(
+        query[:, :, :shared],
+        key[:, :, :shared],
+        value[:, :, :shared],
+        dropout_p=dropout,
+        scale=scaling,
+        is_causal=True,
+    )
+    return torch.cat([ahead.transpose(1, 2), behind[None]], dim=1), None
+
+
+AttentionInterface.register(ATTENTION, _attend)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)  # for plain batches
+
+
 class PrefixTrainer(SFTTrainer):
     """TRL's SFTTrainer with the loss of packed batches: the mean negative log-likelihood of completion tokens."""
 
@@ -94,12 +194,10 @@ class PrefixTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        targets = inputs["targets"]
-        outputs = model(**{name: value for name, value in inputs.items() if name != "targets"}, use_cache=False)
-        logits = outputs.logits[0].float()
-        loss = F.cross_entropy(logits, targets, reduction="sum")
-        loss = loss / (len(targets) if num_items_in_batch is None else num_items_in_batch)
-        return (loss, outputs) if return_outputs else loss
+        logits = completion_logits(model, inputs)
+        loss = F.cross_entropy(logits, inputs["targets"], reduction="sum")
+        loss = loss / (len(logits) if num_items_in_batch is None else num_items_in_batch)
+        return (loss, logits) if return_outputs else loss
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """Batches of one optimiser step, and how many completion tokens they hold together."""

@@ -17,7 +17,14 @@ from transformers import set_seed
 from intern.errors import InvalidInput
 from intern.learning.train import job as jobs
 from intern.learning.train import stages
-from intern.learning.train.base import choose_device, load_model, load_tokenizer, quantisation_warning, unpacked
+from intern.learning.train.base import (
+    choose_device,
+    load_model,
+    load_tokenizer,
+    multiplies_in_bfloat16,
+    quantisation_warning,
+    unpacked,
+)
 from intern.learning.train.job import Event, Job, Prompt, Row
 from intern.learning.train.tokens import Tokenised, chunks, prompt_ids, tokenise
 
@@ -28,7 +35,8 @@ def run(folder: Path, job: Job, tell: stages.Tell) -> None:
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(job.threads)
     device, why = choose_device()
-    tell(Event(kind="device", text=why))
+    bf16, precision = multiplies_in_bfloat16(device, job.recipe.precision)
+    tell(Event(kind="device", text=f"{why}; {precision}", numbers={"bfloat16": bf16}))
     recipe = job.recipe
     if warning := quantisation_warning(recipe.bits, device):
         tell(Event(kind="warning", text=warning))
@@ -47,6 +55,7 @@ def run(folder: Path, job: Job, tell: stages.Tell) -> None:
     began = time.monotonic()
     options: dict[str, Any] = {
         "tell": tell,
+        "bf16": bf16,
         "heldout": measured.rows,
         "heldout_every": job.heldout_every,
         "checkpoint_seconds": job.checkpoint_seconds,
@@ -62,7 +71,7 @@ def run(folder: Path, job: Job, tell: stages.Tell) -> None:
     if recipe.name == "dpo":
         from intern.learning.train.preferences import prefer
 
-        prefer(folder, model, tokenizer, job, tell)
+        prefer(folder, model, tokenizer, job, tell, bf16=bf16)
     _write_adapter(model, folder / jobs.ADAPTER)
     from intern.learning.train.__main__ import peak_memory
 

@@ -19,7 +19,7 @@ from trl import SFTConfig
 
 from intern.learning.recipe import Recipe
 from intern.learning.train.job import Event
-from intern.learning.train.prefix import PrefixCollator, PrefixTrainer
+from intern.learning.train.prefix import PrefixCollator, PrefixTrainer, completion_logits
 
 Tell = Callable[[Event], None]
 _PACK_TOKENS = 2048  # of one forward pass: the attention mask grows with the square
@@ -94,6 +94,7 @@ def train(
     stage: str,
     tell: Tell,
     epochs: float,
+    bf16: bool = False,
     heldout: Sequence[dict[str, list[int]]] = (),
     heldout_every: int = 0,
     checkpoint_seconds: float = 60.0,
@@ -113,7 +114,8 @@ def train(
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         seed=recipe.seed,
-        bf16=False,
+        bf16=bf16,
+        use_cpu=model.device.type == "cpu",
         gradient_checkpointing=False,
         logging_steps=1,
         logging_strategy="steps",
@@ -127,7 +129,7 @@ def train(
         dataloader_pin_memory=False,
         eval_strategy="no",
     )
-    measured = (lambda: mean_loss(model, heldout)) if heldout else None
+    measured = (lambda: mean_loss(model, heldout, bf16=bf16)) if heldout else None
     trainer = PrefixTrainer(
         model=model,
         args=config,
@@ -147,18 +149,17 @@ def micro_batch(rows: Sequence[dict[str, list[int]]], batch: int) -> int:
     return max(fitting, default=1)
 
 
-def mean_loss(model: Any, rows: Sequence[dict[str, list[int]]], batch: int = 8) -> float:
+def mean_loss(model: Any, rows: Sequence[dict[str, list[int]]], batch: int = 8, *, bf16: bool = False) -> float:
     """Mean negative log-likelihood of the completion tokens of `rows`, in nats."""
     collate = PrefixCollator()
     training = model.training
     model.eval()
     total = count = 0.0
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
         for start in range(0, len(rows), batch):
             packed = {name: value.to(model.device) for name, value in collate(rows[start : start + batch]).items()}
-            targets = packed.pop("targets")
-            logits = model(**packed, use_cache=False).logits[0].float()
-            total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
-            count += len(targets)
+            logits = completion_logits(model, packed)
+            total += float(torch.nn.functional.cross_entropy(logits, packed["targets"], reduction="sum"))
+            count += len(logits)
     model.train(training)
     return total / count

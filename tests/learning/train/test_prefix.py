@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from intern.learning.train.prefix import IGNORED, PrefixCollator, common_prefix
+from intern.learning.train.prefix import IGNORED, PrefixCollator, common_prefix, completion_logits
 
 Rows = list[dict[str, list[int]]]
 
@@ -62,8 +62,7 @@ def plain(model: torch.nn.Module, batch: Rows) -> torch.Tensor:
 
 def packed(model: torch.nn.Module, batch: Rows) -> torch.Tensor:
     inputs = PrefixCollator()(batch)
-    targets = inputs.pop("targets")
-    return F.cross_entropy(model(**inputs).logits[0], targets)
+    return F.cross_entropy(completion_logits(model, inputs), inputs["targets"])
 
 
 def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -112,8 +111,6 @@ def test_no_row_sees_another(model: torch.nn.Module) -> None:
     second[1]["input_ids"][12] = (second[1]["input_ids"][12] + 1) % 97
 
     def of_the_first(batch: Rows) -> torch.Tensor:
-        inputs = PrefixCollator()(batch)
-        inputs.pop("targets")
-        return model(**inputs).logits[0, :4]
+        return completion_logits(model, PrefixCollator()(batch))[:4]
 
     torch.testing.assert_close(of_the_first(first), of_the_first(second), atol=1e-5, rtol=1e-5)

@@ -86,7 +86,10 @@ def test_deleting_a_record_says_the_same(server: Any, learning: Script) -> None:
     adapter = learning.adapter("default", "mood", dataset=dataset)
     assert server.http("blue").delete(f"/api/records/{record}").status_code == 404
     gone = server.http().delete(f"/api/records/{record}")
-    assert (gone.status_code, gone.json()) == (200, {"datasets": [dataset.id], "adapters": [adapter.name]})
+    assert (gone.status_code, gone.json()) == (
+        200,
+        {"datasets": [dataset.id], "adapters": [adapter.name], "cancelled": []},
+    )
     assert server.http("user").get(f"/api/datasets/{dataset.id}").json()["erased"] == 1
     assert server.http().delete(f"/api/records/{record}").status_code == 404
 

@@ -140,7 +140,7 @@ def test_a_deleted_record_takes_along_what_was_derived_from_it(server: Any) -> N
     http = server.http()
     assert http.post("/api/reviews", json={"record": record, "verdict": "accept"}).status_code == 201
     assert any(e["record"] == record for e in examples(server))
-    assert http.delete(f"/api/records/{record}").json() == {"datasets": [], "adapters": []}
+    assert http.delete(f"/api/records/{record}").json() == {"datasets": [], "adapters": [], "cancelled": []}
     assert http.get(f"/api/records/{record}").status_code == 404
     assert http.get("/api/reviews", params={"record": record}).json()["data"] == []
     assert not any(e["record"] == record for e in examples(server))

@@ -12,6 +12,8 @@ from made_learning import Script
 from intern.errors import TrainingFailed
 from server.api import runs
 
+ROW = {"input": "x", "output": {"mood": "good"}}
+
 
 def begin(server: Any, skill: str = "mood", **body: Any) -> dict[str, Any]:
     answer = server.http().post("/api/runs", json={"skill": skill, **body})
@@ -216,6 +218,11 @@ def test_a_recipe_is_a_name_or_a_name_with_numbers(
         ({"kind": "evaluate", "examples": []}, "examples"),
         ({"kind": "evaluate", "examples": [{"input": "x", "output": {"mood": "purple"}}]}, "examples.0"),
         ({"kind": "evaluate", "examples": [{"input": "x"}]}, "examples.0"),
+        ({"kind": "evaluate", "outside": {"other": ["x"]}}, "outside"),
+        ({"kind": "evaluate", "examples": [ROW], "outside": {"other": []}}, "outside"),
+        ({"kind": "evaluate", "examples": [ROW], "outside": {"candidate": [None]}}, "outside"),
+        ({"kind": "evaluate", "examples": [ROW], "outside": {"../other": [None]}}, "outside"),
+        ({"kind": "evaluate", "examples": [ROW], "outside": {"": [None]}}, "outside"),
     ],
 )
 def test_what_cannot_be_run_is_named(server: Any, learning: Script, change: dict[str, Any], param: str) -> None:
@@ -234,6 +241,15 @@ def test_an_evaluation_is_of_the_examples_that_are_given(server: Any, learning: 
     assert given[1].id == "mine"
     ended(server, begin(server, kind="evaluate"))
     assert learning.examples[-1] == ()
+
+
+def test_other_systems_answers_are_compared_on_the_given_examples(server: Any, learning: Script) -> None:
+    outside = {"Other 2.0": [{"mood": "bad"}, None], "third": ["not even JSON", {"mood": "good"}]}
+    ended(server, begin(server, kind="evaluate", examples=[{**ROW, "id": "a"}, {**ROW, "id": "b"}], outside=outside))
+    assert learning.outside == {
+        "Other 2.0": {"a": {"mood": "bad"}},
+        "third": {"a": "not even JSON", "b": {"mood": "good"}},
+    }
 
 
 def test_rows_of_the_same_id_are_two_examples(server: Any, learning: Script) -> None:

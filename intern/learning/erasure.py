@@ -1,0 +1,141 @@
+"""Deletes an end user's data, or one record, everywhere that the platform keeps it, and says where it had been.
+
+In: a person (the `user` of their requests) or a record's id. Out: `Erased`. Reaches the store (records, reviews,
+utterances, examples, datasets), the files that runs left, and the answers that evaluations remember. A run that is
+working with the data is cancelled. What an adapter has learned cannot be taken out of it: it is named. Knows no HTTP.
+
+The files go first: after a crash between the two, the rows are still there to find them by, and asking again ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from sqlalchemy.engine import Connection
+
+from intern.errors import InvalidInput
+from intern.learning.learner import Learner
+from intern.learning.parts import WorkspaceParts
+from intern.store import learning as store
+from intern.store import records
+from intern.types import Json, Model
+
+
+class Erased(Model):
+    """How many rows of what are gone; the datasets that held some of it, the adapters trained on those, and the runs
+    that were cancelled because they worked with it."""
+
+    counts: Mapping[str, int] = {}
+    datasets: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()  # skill@vN
+    cancelled: tuple[str, ...] = ()
+
+
+class Erasure:
+    """All methods but `person` and `record` block."""
+
+    def __init__(self, parts: WorkspaceParts, learner: Learner, flush: Callable[[], None]) -> None:
+        self._parts = parts
+        self._learner = learner
+        self._flush = flush  # writes the records that are still on their way to the store
+
+    async def person(self, team: str, person: str) -> Erased:
+        """Delete everything kept of an end user. Raises StoreFailure, OSError."""
+        return await self._erase(
+            team, lambda connection: records.delete_person(connection, team, person), person=person
+        )
+
+    async def record(self, team: str, record: str) -> Erased:
+        """Delete a record with everything made from it. Raises NotFound, StoreFailure, OSError."""
+
+        def delete(connection: Connection) -> dict[str, int]:
+            records.delete_record(connection, team, record)
+            return {}
+
+        return await self._erase(team, delete, record=record)
+
+    async def _erase(
+        self,
+        team: str,
+        delete: Callable[[Connection], dict[str, int]],
+        *,
+        person: str | None = None,
+        record: str | None = None,
+    ) -> Erased:
+        def rows(delete: Callable[[Connection], dict[str, int]]) -> tuple[dict[str, int], store.Reached]:
+            with self._parts.database.begin() as connection:
+                return delete(connection), store.erase(connection, team, person=person, record=record)
+
+        await asyncio.to_thread(self._flush)
+        traces = await asyncio.to_thread(self._traces, team, person, record)
+        cancelled = await self._end_runs(team, traces)
+        await asyncio.to_thread(self._clean, team, traces)
+        counts, reached = await asyncio.to_thread(rows, delete)
+        if traces.skills:  # a run that began in between had read the examples already
+            cancelled += await self._end_runs(team, traces)
+            _, late = await asyncio.to_thread(rows, lambda connection: {})
+            await asyncio.to_thread(self._clean, team, traces)
+            reached = store.Reached(
+                datasets=tuple(sorted({*reached.datasets, *late.datasets})),
+                adapters=tuple(sorted({*reached.adapters, *late.adapters})),
+            )
+        ended = tuple(dict.fromkeys(cancelled))
+        return Erased(counts=counts, datasets=reached.datasets, adapters=reached.adapters, cancelled=ended)
+
+    def _traces(self, team: str, person: str | None, record: str | None) -> store.Traces:
+        with self._parts.database.connect() as connection:
+            return store.traces(connection, team, person=person, record=record)
+
+    async def _end_runs(self, team: str, traces: store.Traces) -> list[str]:
+        """Cancel what works with the data now: runs on its datasets, and runs that are collecting examples."""
+
+        def going() -> list[str]:
+            with self._parts.database.connect() as connection:
+                runs = [
+                    run
+                    for skill in traces.skills
+                    for run in store.list_runs(connection, team, skill=skill, states=("running",), limit=1_000)
+                ]
+            return [run.id for run in runs if run.dataset is None or run.dataset in traces.datasets]
+
+        ended = []
+        for run in await asyncio.to_thread(going):
+            with suppress(InvalidInput):  # it came to its end by itself
+                await self._learner.cancel(team, run)
+                ended.append(run)
+        return ended
+
+    def _clean(self, team: str, traces: store.Traces) -> None:
+        if not traces.examples:
+            return
+        for skill in traces.skills:
+            self._parts.memory(team, skill).forget()
+            with self._parts.database.connect() as connection:
+                runs = store.list_runs(connection, team, skill=skill, limit=100_000)
+            for run in runs:
+                for file in sorted((self._parts.runs_folder / run.id).glob("*.jsonl")):
+                    _without(file, traces.examples)
+
+
+def _without(file: Path, examples: frozenset[str]) -> None:
+    """Rewrite a file of JSON lines without those that belong to one of `examples`."""
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if _example_of(line) not in examples]
+    if len(kept) < len(lines):
+        temporary = file.with_name(f".{file.name}")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        os.replace(temporary, file)
+
+
+def _example_of(line: str) -> Json:
+    """Rows, pairs, prompts and answers have the example's id as `id`, outcomes as `example`."""
+    try:
+        body = json.loads(line)
+    except ValueError:  # the last line of a process that was killed
+        return None
+    return body.get("example", body.get("id")) if isinstance(body, dict) else None

@@ -1,0 +1,145 @@
+"""When a skill is trained by itself: enough new examples, people accept clearly fewer answers, or its time has come.
+
+In: skills whose `learning.auto` is set, and what the store knows of their examples, reviews and runs. Out: runs,
+submitted to the `Learner`, each saying why it began. Judges no examples: the run's own readiness report does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from scipy.stats import fisher_exact
+from sqlalchemy.engine import Engine as Database
+
+from intern.errors import Conflict, NotFound
+from intern.library import SkillLibrary
+from intern.skill import Learning, Skill
+from intern.store import learning as store
+from intern.store import records
+from intern.types import Model, Run, now
+
+log = logging.getLogger(__name__)
+
+SECONDS = 60.0  # between two looks
+RECENT, BEFORE = 50, 200  # verdicts that are compared with each other: the newest ones, and those before them
+LEAST_RECENT = 20
+CHANCE = 0.01  # that acceptance seems to have fallen though it has not
+LEAST_FOR_DRIFT = 5  # new examples without which training again would give the same adapter
+WEEK = timedelta(days=7)
+
+
+class Situation(Model):
+    """One skill, as far as its triggers go. `verdicts` are the newest reviews, the newest first: accepted or not."""
+
+    examples: int  # all that there are
+    new: int  # collected since the last training began
+    last: datetime | None  # when that was
+    this_week: int  # trainings that began within a week
+    verdicts: Sequence[bool] = ()
+
+
+def due(settings: Learning, situation: Situation, at: datetime) -> str | None:
+    """Why the skill should be trained now, or None."""
+    if not settings.auto or situation.examples < settings.min_examples:
+        return None
+    if situation.this_week >= settings.runs_a_week:
+        return None
+    if situation.last is None:
+        return f"{situation.examples} examples, and no training yet"
+    if situation.new >= settings.new_examples:
+        return f"{situation.new} new examples"
+    if situation.new >= LEAST_FOR_DRIFT and (fallen := drift(situation.verdicts)) is not None:
+        return fallen
+    if settings.every_days and situation.new and at - situation.last >= timedelta(days=settings.every_days):
+        return f"{settings.every_days} days since the last training, and {situation.new} new examples"
+    return None
+
+
+def drift(verdicts: Sequence[bool]) -> str | None:
+    """That fewer answers are accepted than before, beyond chance (Fisher's exact test, one-sided), or None."""
+    recent, before = verdicts[:RECENT], verdicts[RECENT : RECENT + BEFORE]
+    if len(recent) < LEAST_RECENT or len(before) < LEAST_RECENT:
+        return None
+    table = [[sum(recent), len(recent) - sum(recent)], [sum(before), len(before) - sum(before)]]
+    if fisher_exact(table, alternative="less").pvalue >= CHANCE:
+        return None
+    return f"people accept {sum(recent) / len(recent):.0%} of the answers, and accepted {sum(before) / len(before):.0%}"
+
+
+class Submits(Protocol):
+    async def submit(self, team: str, skill: str, *, by: str = "") -> Run: ...
+
+
+class Triggers:
+    """Looks at every skill now and then. `hours` is how long skills may train by themselves within seven days, all of
+    them together; trainings that people ask for count, and are never refused."""
+
+    def __init__(self, database: Database, library: SkillLibrary, learner: Submits, *, hours: float) -> None:
+        self._database = database
+        self._library = library
+        self._learner = learner
+        self._hours = hours
+        self._told = False
+
+    async def watch(self) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except Exception:
+                log.exception("looking for skills to train failed; trying again")
+            await asyncio.sleep(SECONDS)
+
+    async def look(self) -> list[Run]:
+        """Submit a run for each skill that is due. Raises StoreFailure."""
+        begun = []
+        for team in self._library.teams:
+            for skill in self._library.all(team):
+                if not skill.spec.learning.auto:
+                    continue
+                why = await asyncio.to_thread(self._due, team, skill)
+                if why is None or not await asyncio.to_thread(self._affordable, why, skill):
+                    continue
+                try:
+                    begun.append(await self._learner.submit(team, skill.name, by=f"itself: {why}"))
+                    log.info("skill %s is trained: %s", skill.name, why)
+                except (Conflict, NotFound):  # a run of it goes on, or the skill is gone by now
+                    continue
+        return begun
+
+    def _due(self, team: str, skill: Skill) -> str | None:
+        at = now()
+        with self._database.connect() as connection:
+            runs = store.list_runs(connection, team, skill=skill.name, kind="learn", limit=200)
+            if any(run.state in ("queued", "running") for run in runs):
+                return None
+            last = runs[0].created if runs else None
+            collected = records.examples_since(connection, team, skill.name)
+            situation = Situation(
+                examples=len(skill.examples) + collected,
+                new=records.examples_since(connection, team, skill.name, last) if last else collected,
+                last=last,
+                this_week=sum(at - run.created < WEEK for run in runs),
+                verdicts=records.acceptance(connection, team, skill.name, limit=RECENT + BEFORE),
+            )
+        return due(skill.spec.learning, situation, at)
+
+    def _affordable(self, why: str, skill: Skill) -> bool:
+        at = now()
+        with self._database.connect() as connection:
+            runs = store.list_runs(connection, None, kind="learn", limit=10_000, since=at - WEEK)
+        spent = sum(run.train_seconds or 0.0 for run in runs) / 3600
+        if spent < self._hours:
+            self._told = False
+            return True
+        if not self._told:
+            log.warning(
+                "skill %s is not trained (%s): %.1f hours of training this week, and INTERN_LEARNING_HOURS is %g",
+                skill.name, why, spent, self._hours,
+            )  # fmt: skip
+        self._told = True
+        return False

@@ -1,0 +1,164 @@
+"""What a person, or a record, left is deleted everywhere, and a run that works with it ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from intern.engines.fake import FakeEngine
+from intern.errors import NotFound
+from intern.learning.erasure import Erasure
+from intern.learning.evaluate import Generated
+from intern.learning.learner import Learner
+from intern.learning.outcomes import Outcome
+from intern.learning.train.job import Row, write_lines
+from intern.models.fake import HashEmbedder
+from intern.settings import Settings
+from intern.skill import write_skill
+from intern.store import learning as store
+from intern.store import records
+from intern.types import Dataset, Example, Message, Run, now
+from intern.workspace import Workspace
+
+from ..store.test_records import record
+from .test_learner import Script
+
+TEAM = "default"
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def workspace(tmp_path: Path) -> AsyncIterator[Workspace]:
+    for name in ("sort", "other"):
+        write_skill(tmp_path / "skills", name, {"title": name, "description": name, "instructions": name})
+    workspace = Workspace(Settings(home=tmp_path), engine=FakeEngine(), embedder=HashEmbedder())
+    yield workspace
+    await workspace.close()
+
+
+def example(id: str, *, record: str | None = None) -> Example:
+    return Example(id=id, input=f"the words of {id}", output="fine", provenance="review", record=record)
+
+
+def collect(workspace: Workspace, *examples: tuple[Example, str | None], skill: str = "sort") -> None:
+    with workspace.database.begin() as connection:
+        for one, person in examples:
+            records.add_example(connection, TEAM, skill, one, person=person)
+
+
+def freeze(
+    workspace: Workspace, *examples: tuple[Example, str | None], id: str = "ds_1", skill: str = "sort"
+) -> Dataset:
+    dataset = Dataset(id=id, team=TEAM, skill=skill, digest=id, created=now(), train=len(examples), heldout=0)
+    items = [store.Item(example=e, key=e.id, split="train", person=person) for e, person in examples]
+    with workspace.database.begin() as connection:
+        return store.add_dataset(connection, dataset, items)
+
+
+def ran(workspace: Workspace, id: str, *examples: str, dataset: str | None = None, state: Any = "done") -> Path:
+    """A run that left rows and outcomes of `examples`."""
+    run = Run(id=id, team=TEAM, skill="sort", state=state, dataset=dataset, created=now())
+    with workspace.database.begin() as connection:
+        store.save_run(connection, run)
+    folder = workspace.parts.runs_folder / id
+    folder.mkdir(parents=True)
+    outcome = {"group": "g", "valid": True, "fields": {}, "score": 1.0, "expected": "fine", "output": "fine"}
+    outcomes = [Outcome.model_validate({"example": e, "request": f"the words of {e}", **outcome}) for e in examples]
+    rows = [Row(id=e, messages=(Message(role="user", content=f"the words of {e}"),), completion="") for e in examples]
+    write_lines(folder / "outcomes-base.jsonl", outcomes)
+    write_lines(folder / "rows.jsonl", rows)
+    return folder
+
+
+def left(folder: Path) -> str:
+    return "".join(file.read_text(encoding="utf-8") for file in sorted(folder.iterdir()))
+
+
+async def test_runs_keep_nothing_of_the_person_and_everything_of_the_others(workspace: Workspace) -> None:
+    eve, bob = (example("ex_eve"), "eve"), (example("ex_bob"), "bob")
+    freeze(workspace, eve, bob)
+    folder = ran(workspace, "run_1", "ex_eve", "ex_bob", dataset="ds_1")
+    (folder / "answers.jsonl").write_text('{"id": "ex_eve", "te', encoding="utf-8")  # of a process that was killed
+    erased = await workspace.erasure.person(TEAM, "eve")
+    assert (erased.datasets, erased.cancelled) == (("ds_1",), ())
+    (folder / "answers.jsonl").unlink()
+    assert "ex_eve" not in left(folder)
+    assert left(folder).count("the words of ex_bob") == 2
+    assert sorted(file.name for file in folder.iterdir()) == ["outcomes-base.jsonl", "rows.jsonl"]
+
+
+async def test_examples_that_no_dataset_has_are_found_too(workspace: Workspace) -> None:
+    collect(workspace, (example("ex_eve"), "eve"))
+    folder = ran(workspace, "run_2", "ex_eve", "ex_bob")  # an evaluation: it has no dataset
+    erased = await workspace.erasure.person(TEAM, "eve")
+    assert erased.counts["examples"] == 1
+    assert "ex_eve" not in left(folder)
+
+
+async def test_answers_that_evaluations_remember_are_forgotten(workspace: Workspace) -> None:
+    freeze(workspace, (example("ex_eve"), "eve"))
+    for skill in ("sort", "other"):
+        workspace.parts.memory(TEAM, skill).put("k", Generated(text="eve is fine"))
+    await workspace.erasure.person(TEAM, "eve")
+    assert workspace.parts.memory(TEAM, "sort").get("k") is None
+    assert workspace.parts.memory(TEAM, "other").get("k") is not None
+    files = [file.name for file in (workspace.cache / "answers" / TEAM).iterdir()]
+    assert files == ["other.jsonl"]
+
+
+async def test_nobody_elses_memory_is_touched_when_nothing_is_known_of_a_person(workspace: Workspace) -> None:
+    workspace.parts.memory(TEAM, "sort").put("k", Generated(text="fine"))
+    erased = await workspace.erasure.person(TEAM, "nobody")
+    assert erased.counts == {"reviews": 0, "utterances": 0, "examples": 0, "records": 0}
+    assert workspace.parts.memory(TEAM, "sort").get("k") is not None
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+async def test_a_run_that_works_with_the_data_is_cancelled_and_says_so(workspace: Workspace, frozen: bool) -> None:
+    eve = (example("ex_eve"), "eve")
+    collect(workspace, eve)
+    script = Script(workspace.parts)  # type: ignore[arg-type]
+    script.does = None  # it waits until it is ended
+    made: Any = Learner(workspace.parts, workspace.library, workspace.deployments, loop=script)  # type: ignore[arg-type]
+    run = await made.submit(TEAM, "sort")
+    bystander = await made.submit(TEAM, "other")
+    made.start()
+    await script.begun.wait()
+    if frozen:
+        freeze(workspace, eve)
+        with workspace.database.begin() as connection:
+            store.save_run(connection, store.get_run(connection, TEAM, run.id).model_copy(update={"dataset": "ds_1"}))
+    erased = await Erasure(workspace.parts, made, workspace.recorder.flush).person(TEAM, "eve")
+    with workspace.database.connect() as connection:
+        assert store.get_run(connection, TEAM, run.id).state == "cancelled"
+        assert store.get_run(connection, TEAM, bystander.id).state in ("queued", "running")
+    assert erased.cancelled == (run.id,)
+    script.waits.set()
+    await made.close()
+
+
+async def test_a_run_on_a_dataset_without_the_person_goes_on(workspace: Workspace) -> None:
+    freeze(workspace, (example("ex_eve"), "eve"))
+    freeze(workspace, (example("ex_bob"), "bob"), id="ds_2")
+    ran(workspace, "run_3", "ex_bob", dataset="ds_2", state="running")
+    assert (await workspace.erasure.person(TEAM, "eve")).cancelled == ()
+
+
+async def test_a_record_is_deleted_with_what_was_made_of_it(workspace: Workspace) -> None:
+    with pytest.raises(NotFound):
+        await workspace.erasure.record(TEAM, "rec_unknown")
+    kept = record(skill="sort")
+    workspace.recorder.put(kept)
+    workspace.recorder.flush()
+    collect(workspace, (example("ex_1", record=kept.id), None))
+    folder = ran(workspace, "run_4", "ex_1", "ex_2")
+    await workspace.erasure.record(TEAM, kept.id)
+    assert "ex_1" not in left(folder)
+    assert json.loads((folder / "outcomes-base.jsonl").read_text(encoding="utf-8"))["example"] == "ex_2"
+    with workspace.database.connect() as connection:
+        assert records.list_examples(connection, TEAM, "sort") == []

@@ -1,0 +1,206 @@
+"""A skill is trained by itself when there is reason to, no more often than it says, and within the week's hours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.engine import Engine as Database
+
+from intern.errors import Conflict
+from intern.learning.triggers import Situation, Triggers, drift, due
+from intern.library import SkillLibrary
+from intern.skill import Learning, write_skill
+from intern.store import learning as store
+from intern.store import records
+from intern.store.engine import open_database
+from intern.types import Example, Review, Run, new_id, now
+
+from ..store.test_records import record
+
+TEAM = "default"
+NOW = now()
+AUTO = Learning(auto=True, min_examples=50, new_examples=20, every_days=7, runs_a_week=2)
+
+pytestmark = pytest.mark.anyio
+
+
+def situation(**more: Any) -> Situation:
+    fields: dict[str, Any] = {"examples": 200, "new": 0, "last": NOW - timedelta(days=3), "this_week": 1}
+    return Situation.model_validate(fields | more)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({}, None),
+        ({"new": 19}, None),
+        ({"new": 20}, "20 new examples"),
+        ({"new": 20, "this_week": 2}, None),
+        ({"new": 20, "examples": 49}, None),
+        ({"last": None, "this_week": 0}, "200 examples, and no training yet"),
+        ({"last": None, "this_week": 0, "examples": 49}, None),
+        ({"last": NOW - timedelta(days=7)}, None),  # nothing new
+        ({"last": NOW - timedelta(days=7), "new": 1}, "7 days since the last training, and 1 new examples"),
+        ({"last": NOW - timedelta(days=6, hours=23), "new": 1}, None),
+        ({"verdicts": [False] * 50 + [True] * 200, "new": 4}, None),
+        ({"verdicts": [False] * 50 + [True] * 200, "new": 5}, "people accept 0% of the answers, and accepted 100%"),
+    ],
+)
+def test_what_makes_a_training_due(more: dict[str, Any], why: str | None) -> None:
+    assert due(AUTO, situation(**more), NOW) == why
+
+
+def test_nothing_is_due_where_nobody_asked_for_it() -> None:
+    assert due(AUTO.model_copy(update={"auto": False}), situation(new=500), NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("recent", "before", "fallen"),
+    [
+        ((50, 30), (200, 180), True),  # (judged, accepted)
+        ((50, 44), (200, 180), False),  # 88% after 90%
+        ((50, 50), (200, 100), False),  # better than before
+        ((19, 0), (0, 0), False),  # nothing to compare with
+        ((50, 0), (19, 19), False),
+    ],
+)
+def test_acceptance_has_fallen_only_beyond_chance(
+    recent: tuple[int, int], before: tuple[int, int], fallen: bool
+) -> None:
+    verdicts = [place < accepted for judged, accepted in (recent, before) for place in range(judged)]
+    assert (drift(verdicts) is not None) is fallen
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    engine = open_database(database_url)
+    yield engine
+    engine.dispose()
+
+
+class Submits:
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.by: list[tuple[str, str]] = []
+        self.refuses = False
+
+    async def submit(self, team: str, skill: str, *, by: str = "") -> Run:
+        if self.refuses:
+            raise Conflict("A run of this skill goes on.")
+        self.by.append((skill, by))
+        return ran(self.database, skill, state="queued")
+
+
+def ran(database: Database, skill: str, *, days: float = 0, state: Any = "done", seconds: float = 60.0) -> Run:
+    run = Run(
+        id=new_id("run"),
+        team=TEAM,
+        skill=skill,
+        state=state,
+        train_seconds=seconds,
+        created=now() - timedelta(days=days),
+    )
+    with database.begin() as connection:
+        store.save_run(connection, run)
+    return run
+
+
+def collect(database: Database, skill: str, count: int) -> None:
+    with database.begin() as connection:
+        for number in range(count):
+            made = Example(id=new_id("ex"), input=f"input {number}", output="x", provenance="api")
+            records.add_example(connection, TEAM, skill, made)
+
+
+class House:
+    def __init__(self, database: Database, root: Path) -> None:
+        about = {"title": "T", "description": "D", "instructions": "I"}
+        auto = {"auto": True, "min_examples": 10, "new_examples": 5}
+        examples = [{"input": f"input of the folder {n}", "output": "x"} for n in range(8)]
+        write_skill(root / "skills", "eager", {**about, "learning": auto}, examples=examples)
+        write_skill(root / "skills", "calm", about, examples=examples)
+        self.database = database
+        self.library = SkillLibrary(root)
+        self.library.refresh()
+        self.learner = Submits(database)
+
+    async def look(self, hours: float = 1.0) -> list[str]:
+        triggers = Triggers(self.database, self.library, self.learner, hours=hours)
+        return [run.skill for run in await triggers.look()]
+
+
+@pytest.fixture
+def house(database: Database, tmp_path: Path) -> House:
+    return House(database, tmp_path)
+
+
+async def test_a_skill_is_trained_once_there_are_enough_examples_and_then_after_new_ones(house: House) -> None:
+    assert await house.look() == []  # 8 of 10
+    collect(house.database, "eager", 2)
+    collect(house.database, "calm", 50)
+    assert await house.look() == ["eager"]
+    assert house.learner.by == [("eager", "itself: 10 examples, and no training yet")]
+    assert await house.look() == []  # it waits to be carried out
+
+
+async def test_only_what_came_since_the_last_training_counts(house: House) -> None:
+    collect(house.database, "eager", 30)
+    ran(house.database, "eager")
+    collect(house.database, "eager", 4)
+    assert await house.look() == []
+    collect(house.database, "eager", 1)
+    assert await house.look() == ["eager"]
+    assert house.learner.by == [("eager", "itself: 5 new examples")]
+
+
+async def test_an_evaluation_is_no_training(house: House) -> None:
+    collect(house.database, "eager", 2)
+    run = Run(id=new_id("run"), team=TEAM, skill="eager", kind="evaluate", state="done", created=now())
+    with house.database.begin() as connection:
+        store.save_run(connection, run)
+    assert await house.look() == ["eager"]
+
+
+async def test_the_weeks_hours_are_those_of_all_skills_together(house: House) -> None:
+    collect(house.database, "eager", 2)
+    ran(house.database, "calm", seconds=1800)
+    ran(house.database, "calm", seconds=1800, days=6.9)
+    assert await house.look(hours=1.0) == []
+    assert await house.look(hours=1.01) == ["eager"]
+
+
+async def test_hours_older_than_a_week_are_over(house: House) -> None:
+    collect(house.database, "eager", 2)
+    ran(house.database, "calm", seconds=9000, days=7.1)
+    assert await house.look(hours=1.0) == ["eager"]
+
+
+async def test_somebody_who_was_faster_is_no_error(house: House) -> None:
+    collect(house.database, "eager", 2)
+    house.learner.refuses = True
+    assert await house.look() == []
+
+
+def judged(database: Database, made: datetime, verdict: Any, of: Any) -> None:
+    review = Review(id=new_id("rev"), team=TEAM, record=of.id, verdict=verdict, reviewer="r", created=made)
+    with database.begin() as connection:
+        records.add_review(connection, review)
+
+
+async def test_acceptance_is_the_last_word_on_each_record_of_the_skill(database: Database) -> None:
+    recorder = records.Recorder(database)
+    first, second, foreign = record(skill="eager"), record(skill="eager"), record(skill="calm")
+    for one in (first, second, foreign):
+        recorder.put(one)
+    recorder.close()
+    for verdict, of in (("reject", first), ("accept", second), ("accept", first), ("reject", foreign)):
+        judged(database, NOW, verdict, of)
+    judged(database, NOW, "wrong_skill", second)  # says nothing about the answer
+    with database.connect() as connection:
+        assert records.acceptance(connection, TEAM, "eager", limit=10) == [True, True]
+        assert records.acceptance(connection, TEAM, "calm", limit=10) == [False]
+        assert records.acceptance(connection, "blue", "eager", limit=10) == []
