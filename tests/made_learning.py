@@ -24,6 +24,7 @@ from intern.learning.lora import read_lora
 from intern.learning.manifest import Base, Provenance
 from intern.learning.outcomes import Interval, Outcome, Ruling, Summary
 from intern.learning.recipe import Recipe
+from intern.learning.synthesis import Refused, Synthesized
 from intern.learning.train.job import Event, write_lines
 from intern.skill import Skill
 from intern.store import learning as store
@@ -122,7 +123,7 @@ class ScriptedLoop:
         script.runs.append(run)
         script.recipes.append(recipe)
 
-    async def learn(self, *, serving: Adapter | None, force: bool = False) -> Finished:
+    async def learn(self, *, serving: Adapter | None, force: bool = False, growth: bool = False) -> Finished:
         script, run = self.script, self.run
         script.forced.append(force)
         script.serving.append(serving)
@@ -157,6 +158,15 @@ class ScriptedLoop:
         self.script.outside = dict(outside or {})
         names = [name for name in SCORES if name != "candidate"]
         return Verdict(rivals=await self.evaluate({name: SCORES[name] for name in names}))
+
+    async def synthesize(self, count: int) -> Synthesized:
+        await self.say("stage", "synthesize", "reading 3 passages")
+        made = tuple(
+            Example(id=f"ex_s{n}", input=f"question {n}", output="paid", provenance="synthesis", passage="p1")
+            for n in range(count)
+        )
+        refused = (Refused(input="a question", reason="no_quote"),)
+        return Synthesized(examples=made, refused=refused, passages=3)
 
     async def train(self) -> None:
         await self.say("stage", "train", "rendering the examples as serving would")

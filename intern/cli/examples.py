@@ -1,4 +1,4 @@
-"""`intern examples import`: inputs with their right outputs, from a file in any layout.
+"""`intern examples`: inputs with their right outputs, from a file in any layout, or written from documents.
 
 In: a file and, where wanted, a mapping of its columns. Out: the guessed mapping with sample rows for a person to agree
 to, and then the examples, all or none. Reading, guessing and checking is the server's, and so the same over HTTP.
@@ -14,6 +14,7 @@ import typer
 
 from intern.cli import output
 from intern.cli.connection import Api, connect
+from intern.cli.learn import Detach, carry_out
 from intern.cli.options import AsJson, Home, Key, Url, load_settings
 from intern.cli.rows import open_input, read_text
 from intern.errors import InternError, InvalidInput
@@ -123,6 +124,35 @@ def _given(inputs: list[str], outputs: list[str], nulls: str | None) -> dict[str
     elif outputs:
         raise typer.BadParameter("--output is one COLUMN, or several times FIELD=COLUMN with different fields")
     return {**given, **({"nulls": nulls} if nulls else {})}
+
+
+@app.command("write")
+def write(
+    skill: Annotated[str, typer.Argument(metavar="SKILL", help="The skill whose documents are read.")],
+    count: Annotated[
+        int, typer.Option("--count", "-n", min=0, help="At most so many; 0: what the documents give.")
+    ] = 0,
+    detach: Detach = False,
+    as_json: AsJson = False,
+    home: Home = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Have examples written from a skill's documents: questions with their answers, each tied to its passage.
+
+    The teacher is INTERN_TEACHER_URL with INTERN_TEACHER_MODEL, any OpenAI-compatible endpoint; without one, the engine
+    in use, of which a small local model is a poor one. A pair counts only when its answer stands in the passage, the
+    retriever finds that passage for the question, and nothing like it is there yet. They are trained on where it is
+    asked for, and never held out: intern learn SKILL --variant augmented
+
+    ```bash
+    intern examples write policy-answers --count 40
+    intern learn policy-answers --variant augmented
+    ```
+    """
+    with connect(home, url, key, engine=True) as api:
+        body = {"skill": skill, "kind": "synthesize", "count": count}
+        carry_out(api, body, detach=detach, as_json=as_json)
 
 
 def _read(name: str, home: Path | None, url: str | None) -> bytes:

@@ -27,6 +27,9 @@ def learn(
     ] = "original",
     force: Annotated[bool, typer.Option("--force", help="Train even on too few examples.")] = False,
     promote: Annotated[bool, typer.Option(help="Let it go live when it is better, without asking.")] = True,
+    growth: Annotated[
+        bool, typer.Option("--growth", help="Also train on parts of the examples: what would 50 more bring?")
+    ] = False,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.", show_default=False)] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the examples.", show_default=False)] = None,
     rank: Annotated[int | None, typer.Option(help="Rank of the adapter's matrices.", show_default=False)] = None,
@@ -52,6 +55,7 @@ def learn(
     ```bash
     intern learn support-triage
     intern learn support-triage --no-promote --epochs 2 --rank 8
+    intern learn support-triage --growth
     intern learn policy-answers --recipe completion-then-sft --variant augmented
     intern learn support-triage --json > verdict.json
     intern runs follow $(intern learn support-triage --detach --json | jq -r .id)
@@ -68,7 +72,7 @@ def learn(
     numbers = {name: value for name, value in given.items() if value is not None}
     body = {"skill": skill, "recipe": {"name": recipe, **numbers}, "variant": variant}
     with connect(home, url, key, engine=True) as api:
-        carry_out(api, body | {"force": force, "promote": promote}, detach=detach, as_json=as_json)
+        carry_out(api, body | {"force": force, "promote": promote, "growth": growth}, detach=detach, as_json=as_json)
 
 
 def carry_out(api: Api, body: dict[str, Any], *, detach: bool, as_json: bool) -> None:

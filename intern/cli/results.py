@@ -85,12 +85,16 @@ def verdict_lines(run: Body) -> list[str]:
     if run["decision"] is None:
         rivals = _rivals(run)
         if not rivals:
-            return []
+            return [str(run["reason"])] if run["reason"] else []
         best = max(rivals, key=lambda name: rivals[name]["score"]["mean"])
         return [f"Highest score: {best}. Intervals that overlap leave open which one is better."]
     lines = [HEADLINES.get(run["decision"], str(run["decision"])), str(run["reason"] or "")]
     if run["train_seconds"]:
         lines.append(f"{run['adapter']} was trained in {duration(run['train_seconds'])}.")
+    if growth := (run.get("verdict") or {}).get("growth"):
+        gain = growth["gain"]
+        span = f"{gain['low']:.2f} to {gain['high']:.2f}"
+        lines.append(f"{growth['more']} more examples would add about {gain['mean']:.2f} to the score ({span}).")
     return [*lines, "", *(f"Next: {step}" for step in next_steps(run))]
 
 

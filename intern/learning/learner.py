@@ -84,9 +84,11 @@ class Learner:
         by: str = "",
         force: bool = False,
         promote: bool = True,
+        growth: bool = False,
         asked: Asked | None = None,
     ) -> Run:
         """Queue a run. `promote` False: decide and stop there, for a person to approve. `force`: train on too few.
+        `growth`: say what more examples would bring.
 
         `asked` are the examples of a run of the kind evaluate, and the numbers of one of the kind synthesize.
         Raises NotFound for an unknown skill, Conflict while a run of this skill waits or goes on, StoreFailure.
@@ -98,7 +100,12 @@ class Learner:
             skill=skill,
             kind=kind,
             state="queued",
-            recipe={**(recipe or Recipe()).model_dump(mode="json"), "force": force, "promote": promote},
+            recipe={
+                **(recipe or Recipe()).model_dump(mode="json"),
+                "force": force,
+                "promote": promote,
+                "growth": growth,
+            },
             variant=variant,
             started_by=by,
             created=now(),
@@ -199,7 +206,7 @@ class Learner:
                 await self._save(run)
             await self._tell(run, event)
 
-        numbers = {name: value for name, value in run.recipe.items() if name not in ("force", "promote")}
+        numbers = {name: value for name, value in run.recipe.items() if name not in ("force", "promote", "growth")}
         loop: Loop | None = None
         try:
             skill = self._library.get(run.team, run.skill)
@@ -229,7 +236,8 @@ class Learner:
         serving = await asyncio.to_thread(self._serving, run)
         asked = await asyncio.to_thread(self._read_asked, run)
         if run.kind == "learn":
-            finished = await loop.learn(serving=serving, force=bool(run.recipe.get("force")))
+            asks = {name: bool(run.recipe.get(name)) for name in ("force", "growth")}
+            finished = await loop.learn(serving=serving, **asks)
             return await self._conclude(newest, finished)
         if run.kind == "evaluate":
             verdict = await loop.compare(serving=serving, examples=asked.examples, outside=asked.outside)

@@ -20,13 +20,14 @@ from intern.errors import AdapterRefused, InvalidInput, TrainingUnavailable
 from intern.learning import training
 from intern.learning.adapter import store_adapter, verify
 from intern.learning.dataset import Built, Readiness, Redacts, build, key_of, readiness
-from intern.learning.evaluate import Evaluation, Memory, generate, rivals, score_outside
+from intern.learning.evaluate import Evaluation, Memory, Rival, generate, rivals, score_outside
 from intern.learning.gate import GateSettings, decide
 from intern.learning.gather import corrected, gather
 from intern.learning.gguf_lora import GGUF, convert
+from intern.learning.growth import Growth, forecast, parts
 from intern.learning.lora import read_lora
 from intern.learning.manifest import Base, Provenance
-from intern.learning.outcomes import Outcome, Ruling, Summary
+from intern.learning.outcomes import CANDIDATE, Interval, Outcome, Ruling, Summary
 from intern.learning.parity import PROMPTS, Parity, Tokenises, parity, same_prompts
 from intern.learning.recipe import Recipe
 from intern.learning.rows import Retrieves, make_pairs, make_rows
@@ -124,6 +125,7 @@ class Verdict(Model):
     ruling: Ruling | None = None
     parity: Parity | None = None
     looks: int = 1  # candidates judged on these held-out examples, this one included
+    growth: Growth | None = None  # what more examples would bring, where that was asked
 
 
 class Finished(Model):
@@ -160,8 +162,9 @@ class Loop:
         self._collected: list[store.Collected] = []
         self.folder = parts.runs_folder / run.id
 
-    async def learn(self, *, serving: Adapter | None, force: bool = False) -> Finished:
-        """The whole run. `serving` is the adapter in service, if any.
+    async def learn(self, *, serving: Adapter | None, force: bool = False, growth: bool = False) -> Finished:
+        """The whole run. `serving` is the adapter in service, if any. `growth`: also train on parts of the examples, to
+        say what more of them would bring.
 
         Raises NotReady, TrainingUnavailable, TrainingFailed, AdapterRefused, EngineFailure, StoreFailure.
         """
@@ -176,6 +179,9 @@ class Loop:
             adapter = await asyncio.to_thread(self._kept)
         verdict = await self._evaluate(base, adapter, serving, train, heldout)
         assert verdict.ruling is not None
+        if growth:
+            grown = await self._grow(base, train, heldout, verdict.rivals[CANDIDATE].score)
+            verdict = verdict.model_copy(update={"growth": grown})
         return Finished(
             dataset=dataset,
             adapter=adapter,
@@ -330,9 +336,8 @@ class Loop:
     ) -> tuple[float, dict[str, tuple[float, ...]]]:
         """Train in a process of its own; returns its seconds and its curves."""
         await self._stage("train", "rendering the examples as serving would")
-        await asyncio.to_thread(self._prepare_folder)
         if not (self.folder / jobs.JOB).exists():
-            await self._write_job(base, train, heldout)
+            await self._write_job(self.folder, base, train, heldout)
         seconds = 0.0
         curves: dict[str, list[float]] = {}
         async with aclosing(training.train(self.folder)) as events:
@@ -345,10 +350,9 @@ class Loop:
                 await self._tell(event.model_copy(update={"stage": event.stage or "train"}))
         return seconds, {name: tuple(values) for name, values in curves.items()}
 
-    def _prepare_folder(self) -> None:
-        self.parts.runs_folder.mkdir(parents=True, exist_ok=True)
-
-    async def _write_job(self, base: BaseModel, train: Sequence[Example], heldout: Sequence[Example]) -> None:
+    async def _write_job(
+        self, folder: Path, base: BaseModel, train: Sequence[Example], heldout: Sequence[Example]
+    ) -> None:
         engine = self.parts.open_engine({})
         await engine.start()
         try:
@@ -378,7 +382,7 @@ class Loop:
             threads=self.parts.threads,
             cache=str(self.parts.cache),
         )
-        await asyncio.to_thread(training.prepare, self.folder, job, rows, heldout=watched, texts=texts, pairs=pairs)
+        await asyncio.to_thread(training.prepare, folder, job, rows, heldout=watched, texts=texts, pairs=pairs)
 
     async def _keep(self, base: BaseModel, dataset: Dataset, curves: Mapping[str, tuple[float, ...]]) -> Adapter:
         await self._stage("convert", "checking the adapter and converting it for llama.cpp")
@@ -389,8 +393,7 @@ class Loop:
 
     def _store(self, base: BaseModel, dataset: Dataset, curves: Mapping[str, tuple[float, ...]]) -> Adapter:
         source = self.folder / jobs.ADAPTER
-        shape = read_shape(Path(base.path))
-        convert(read_lora(source, shape), shape, source / GGUF)
+        _convert(Path(base.path), source)
         with self.parts.database.begin() as connection:
             adapter = store.add_adapter(
                 connection,
@@ -513,16 +516,8 @@ class Loop:
         train: Sequence[Example],
         heldout: Sequence[Example],
     ) -> dict[str, list[Outcome]]:
-        evaluation = Evaluation(
-            self.skill,
-            engine,
-            heldout=heldout,
-            train=train,
-            retrieve=self.parts.retriever(self.run.team),
-            embed=self.parts.embed,
-            passage_tokens=self.parts.passage_tokens,
-            memory=self.parts.memory(self.run.team, self.skill.name),
-        )
+        memory = self.parts.memory(self.run.team, self.skill.name)
+        evaluation = self._evaluation(engine, train, heldout, memory=memory)
         outcomes: dict[str, list[Outcome]] = {}
         for rival in rivals(candidate=adapter.name if adapter else None, serving=serving.name if serving else None):
             total = len(evaluation.heldout)
@@ -542,6 +537,63 @@ class Loop:
                 )
             )
         return outcomes
+
+    def _evaluation(
+        self, engine: EvaluationEngine, train: Sequence[Example], heldout: Sequence[Example], *, memory: Memory | None
+    ) -> Evaluation:
+        return Evaluation(
+            self.skill,
+            engine,
+            heldout=heldout,
+            train=train,
+            retrieve=self.parts.retriever(self.run.team),
+            embed=self.parts.embed,
+            passage_tokens=self.parts.passage_tokens,
+            memory=memory,
+        )
+
+    async def _grow(
+        self, base: BaseModel, train: Sequence[Example], heldout: Sequence[Example], whole: Interval
+    ) -> Growth | None:
+        """Train on parts of the examples, score them on the same held-out ones, and say what more would bring."""
+        files: dict[int, str] = {}
+        for part in parts(train):
+            await self._stage("growth", f"training on {len(part)} of {len(train)} examples")
+            files[len(part)] = str(await self._train_part(base, part))
+        if not files:
+            text = f"{len(train)} examples are too few to train on parts of them"
+            await self._tell(Event(kind="note", stage="growth", text=text))
+            return None
+        engine = self.parts.open_engine({f"part-{size}": file for size, file in files.items()})
+        await engine.start()
+        scores = {len(train): whole}
+        try:
+            # Without memory: "part-75" is another adapter in every run.
+            evaluation = self._evaluation(engine, train, heldout[:HELDOUT_MOST], memory=None)
+            for size in files:
+                outcomes = await evaluation.answer(Rival(name=CANDIDATE, adapter=f"part-{size}"))
+                scores[size] = summarise(outcomes).score
+        finally:
+            await engine.close()
+        found = forecast(scores)
+        await self._tell(Event(kind="growth", stage="growth", text=found.words, numbers=found.model_dump(mode="json")))
+        return found
+
+    async def _train_part(self, base: BaseModel, part: Sequence[Example]) -> Path:
+        """The adapter of a part, converted; made once, also when the run is interrupted in between."""
+        folder = self.folder / f"part-{len(part)}"
+        target = folder / jobs.ADAPTER / GGUF
+        if not (folder / jobs.JOB).exists():
+            await self._write_job(folder, base, part, ())
+        if not target.exists():
+            async with aclosing(training.train(folder)) as events:
+                async for event in events:
+                    if event.kind == "step":
+                        text = f"training on {len(part)}"
+                        told = Event(kind="answers", stage="growth", text=text, step=event.step, steps=event.steps)
+                        await self._tell(told)
+            await asyncio.to_thread(_convert, Path(base.path), folder / jobs.ADAPTER)
+        return target
 
     def _looks(self, adapter: Adapter, heldout: int) -> int:
         """Candidates judged on much the same held-out examples, this one included.
@@ -563,8 +615,16 @@ class Loop:
         """Remove what only training needed: checkpoints, rows, the adapter that is stored by now."""
         for name in (jobs.STAGES, jobs.ADAPTER):
             shutil.rmtree(self.folder / name, ignore_errors=True)
+        for part in self.folder.glob("part-*"):
+            shutil.rmtree(part, ignore_errors=True)
         for name in (jobs.ROWS, jobs.HELDOUT, jobs.TEXTS, jobs.PAIRS, jobs.PROMPTS, jobs.ANSWERS):
             (self.folder / name).unlink(missing_ok=True)
 
     async def _stage(self, stage: str, text: str) -> None:
         await self._tell(Event(kind="stage", stage=stage, text=text))
+
+
+def _convert(base: Path, adapter: Path) -> None:
+    """Write the adapter in `adapter` for llama.cpp beside it; whole or not at all."""
+    shape = read_shape(base)
+    convert(read_lora(adapter, shape), shape, adapter / GGUF)

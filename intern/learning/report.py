@@ -25,6 +25,7 @@ from intern.learning.svg import COLOURS, DARK, allowed
 from intern.types import Dataset, Json, Run
 
 if TYPE_CHECKING:
+    from intern.learning.growth import Growth
     from intern.learning.loop import Verdict
 
 HEADLINES: Mapping[Decision | None, tuple[str, str]] = {
@@ -63,11 +64,18 @@ def render_html(
         rival_bars=Markup(plots.rival_bars(summaries)) if summaries else None,
         field_bars=Markup(plots.field_bars(compared)) if fields else None,
         curve_plot=Markup(curve) if curve else None,
+        growth=verdict.growth,
+        growth_plot=Markup(_growth_plot(verdict.growth)) if verdict.growth else None,
         confusion_plots=[Markup(plots.confusion_plot(c.counts, field=c.field)) for c in report.confusions],
         light=COLOURS,
         dark=DARK,
     )
     return allowed(page)
+
+
+def _growth_plot(growth: Growth) -> str:
+    measured = [(size, score.mean) for size, score in growth.scores.items()]
+    return plots.learning_curve_plot(growth.curve, measured, most=max(growth.scores) + 4 * growth.more)
 
 
 def render_json(

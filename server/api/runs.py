@@ -52,6 +52,7 @@ class NewRun(BaseModel):
     variant: Variant = "original"
     force: bool = False
     promote: bool = True
+    growth: bool = False
     examples: Annotated[list[dict[str, Json]] | None, Field(fail_fast=True), at_most(10_000, "examples")] = None
     outside: Annotated[dict[str, list[Json]] | None, Field(max_length=10)] = None
     count: Annotated[int | None, Field(ge=0, le=10_000)] = None
@@ -71,6 +72,7 @@ async def begin(body: NewRun, caller: Admin, workspace: Work) -> dict[str, Any]:
         by=caller.key or "",
         force=body.force,
         promote=body.promote,
+        growth=body.growth,
         asked=asked,
     )
     workspace.learner.start()  # a workspace that a command opened for itself has not begun to carry out runs

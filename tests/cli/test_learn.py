@@ -21,6 +21,7 @@ from intern.cli.progress import BLOCKS, Course, duration, sparkline
 from intern.errors import InvalidInput
 from intern.learning.recipe import RecipeName
 from intern.store import learning as store
+from intern.store import records
 from intern.types import Run
 
 Intern = Callable[..., Outcome]
@@ -139,6 +140,17 @@ def test_a_detached_run_can_be_followed_to_its_end(intern: Intern, learning: Scr
     assert followed.code == 0
     assert [row["kind"] for row in followed.rows][-1] == "done"
     assert intern("runs", "show", run).json["decision"] == "promote"
+
+
+def test_examples_are_written_from_documents_and_counted(intern: Intern, learning: Script, owner: Owner) -> None:
+    done = intern("examples", "write", "leave", "--count", "4", "--json")
+    assert (done.code, done.err) == (0, "")
+    assert done.json["reason"] == "4 examples were written from 3 passages; 1 were refused."
+    with owner.workspace.database.connect() as connection:
+        assert [e.provenance for e in records.list_examples(connection, "default", "leave")] == ["synthesis"] * 4
+    (run,) = runs(owner)
+    assert (run.kind, run.state) == ("synthesize", "done")
+    assert intern("examples", "write", "leave", "--count", "-1").code == 2
 
 
 # --- eval ------------------------------------------------------------------------------------------------------

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from learning.killed_promotion import STEPS
 from made_lora import base_shape, tensors, write_lora
 from sqlalchemy.engine import Engine as Database
 
@@ -250,3 +253,29 @@ async def test_many_requests_while_adapters_change_never_miss_theirs(house: Hous
 def house_digest(house: House) -> str:
     with house.database.connect() as connection:
         return store.get_adapter(connection, TEAM, "sorting", 1).digest
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_server_that_is_killed_on_the_way_serves_the_old_or_the_new_adapter(tmp_path: Path, step: str) -> None:
+    url = f"sqlite:///{tmp_path / 'intern.db'}"
+    database = open_database(url)
+    house = House(database, tmp_path)
+    old, new = house.adapter(), house.adapter()
+    await house.deployments().promote(TEAM, "sorting", old.version, by="test", reason="the first")
+    database.dispose()
+    script = Path(__file__).with_name("killed_promotion.py")
+    killed = await asyncio.create_subprocess_exec(sys.executable, str(script), str(tmp_path), step)
+    assert await killed.wait() == -signal.SIGKILL
+    database = open_database(url)
+    house = House(database, tmp_path)
+    again = house.deployments()
+    await again.load()
+    assert again.problems == {}
+    lease = await again.acquire(TEAM, "sorting", None)
+    serves = new if step == "when the row has changed" else old
+    assert lease.name == serves.name
+    assert await house.said(lease) == f"from {lease.engine_name}"
+    assert house.stored() == ((2, 1) if serves is new else (1, None))
+    await again.promote(TEAM, "sorting", new.version, by="test", reason="tried again")
+    assert (await again.acquire(TEAM, "sorting", None)).name == new.name
+    database.dispose()

@@ -75,7 +75,7 @@ class ScriptedLoop:
         self.run = run
         self.tell = tell
 
-    async def learn(self, *, serving: Adapter | None, force: bool = False) -> Finished:
+    async def learn(self, *, serving: Adapter | None, force: bool = False, growth: bool = False) -> Finished:
         script = self.script
         script.began.append(self.run)
         script.running += 1

@@ -16,8 +16,9 @@ from lxml import html as lxml_html
 
 from intern.learning.findings import enumerated_fields
 from intern.learning.gate import decide
+from intern.learning.growth import forecast
 from intern.learning.loop import Verdict
-from intern.learning.outcomes import CANDIDATE, Outcome
+from intern.learning.outcomes import CANDIDATE, Interval, Outcome
 from intern.learning.parity import Parity
 from intern.learning.report import HEADLINES, render_html, render_json
 from intern.learning.summary import summarise
@@ -149,6 +150,7 @@ HOSTILE_DATASET = Dataset(
 )
 PAGES = {
     "full": lambda: render({**FULL, "silent": []}, verdict(FULL, parity=PARITY, looks=3)),
+    "growth": lambda: render(FULL, verdict(FULL, growth=GROWTH)),
     "hostile": lambda: render(hostile(), None, HOSTILE_RUN, skill_title=HOSTILE, dataset=HOSTILE_DATASET),
     "hostile texts": lambda: render(hostile(text=True), curves={}),
     "one example": lambda: render(rivals({"base": 0.0, "candidate": 1.0}, n=1)),
@@ -157,6 +159,8 @@ PAGES = {
     "nothing": lambda: render({}, Verdict(rivals={}), run(adapter=None, ended=None), curves={}),
     "no outcomes left": lambda: render({}, verdict(FULL)),
 }
+GROWTH = forecast({size: Interval(mean=mean, low=mean - 0.04, high=mean + 0.04, n=60, groups=60)
+                   for size, mean in ((75, 0.55), (150, 0.68), (300, 0.74))})  # fmt: skip
 PARITY = Parity(prompts=20, same_prompts=20, answers=20, tokens=0.993, fields=0.985, moved=3.2)
 
 
@@ -194,6 +198,13 @@ def test_a_page_can_be_read_aloud(page: str) -> None:
         assert {len(row) for row in table.xpath("./tbody/tr")} == {columns}
     levels = [int(tag[1]) for tag in parsed.tags if re.fullmatch("h[1-6]", tag)]
     assert all(below <= above + 1 for above, below in itertools.pairwise(levels))
+
+
+def test_what_more_examples_would_bring_is_said_and_drawn() -> None:
+    page = PAGES["growth"]()
+    assert GROWTH.words in page
+    assert "Learning curve" in page
+    assert "Learning curve" not in PAGES["full"]()
 
 
 def test_what_is_hostile_is_shown_as_it_is_and_does_nothing() -> None:

@@ -64,6 +64,7 @@ def prefer(folder: Path, model: Any, tokenizer: Any, job: Job, tell: Tell, *, bf
         use_cpu=model.device.type == "cpu",
         gradient_checkpointing=False,
         logging_steps=1,
+        logging_nan_inf_filter=False,
         save_strategy="no",
         save_total_limit=1,
         report_to="none",

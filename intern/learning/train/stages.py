@@ -6,6 +6,7 @@ model, and events. A stage that was interrupted goes on from its last checkpoint
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig
 
+from intern.errors import TrainingFailed
 from intern.learning.recipe import Recipe
 from intern.learning.train.job import Event
 from intern.learning.train.prefix import PrefixCollator, PrefixTrainer, completion_logits
@@ -59,6 +61,11 @@ class Curves(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
         if "loss" not in logs:
             return
+        if not math.isfinite(logs["loss"]):
+            raise TrainingFailed(
+                f"The loss is no number any more after step {state.global_step} of {state.max_steps}: "
+                f"the learning rate is too high. Try a fifth of {args.learning_rate:g}."
+            )
         self._tell(
             Event(
                 kind="step",
@@ -118,6 +125,7 @@ def train(
         use_cpu=model.device.type == "cpu",
         gradient_checkpointing=False,
         logging_steps=1,
+        logging_nan_inf_filter=False,
         logging_strategy="steps",
         save_strategy="no",
         save_total_limit=1,
