@@ -166,10 +166,12 @@ class Loop:
         """The whole run. `serving` is the adapter in service, if any. `growth`: also train on parts of the examples, to
         say what more of them would bring.
 
-        Raises NotReady, TrainingUnavailable, TrainingFailed, AdapterRefused, EngineFailure, StoreFailure.
+        Raises NotReady, ModelUnavailable, TrainingUnavailable, TrainingFailed, AdapterRefused, EngineFailure,
+        StoreFailure.
         """
         training.check_installed(("bitsandbytes",) if self.recipe.bits else ())
         base = self._base()
+        await asyncio.to_thread(read_shape, Path(base.path))  # an architecture without adapters is refused at once
         dataset, train, heldout = await self._taken_up() if self.run.dataset else await self.collect(force=force)
         seconds = self.run.train_seconds or 0.0
         if self.run.adapter is None:
