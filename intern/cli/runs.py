@@ -60,6 +60,46 @@ def list_(
 
 
 @app.command()
+def compare(
+    run: RunId,
+    other: Annotated[str, typer.Argument(metavar="OTHER", help="The run that it is compared with.")],
+    as_json: AsJson = False,
+    home: Home = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Compare two trainings of a skill: their candidates, on the held-out examples that both answered.
+
+    Shows what a dataset variant, a recipe or a number brought. Differences are the first minus the other, with 95%
+    intervals; one that reaches over 0 may be chance.
+
+    ```bash
+    intern learn policy-answers --no-promote
+    intern learn policy-answers --no-promote --variant augmented
+    intern runs compare $(intern runs list --skill policy-answers --json | jq -r '.data[:2][].id')
+    ```
+    """
+    with connect(home, url, key) as api:
+        found = api.get(f"/api/runs/{segment(run)}/against/{segment(other)}")
+    if output.plain(as_json):
+        output.document(found)
+        return
+    rows = [("score", found["score"]["mean"], found["other_score"]["mean"], found["difference"])]
+    rows += [(field, None, None, difference) for field, difference in found["fields"].items()]
+    output.table(
+        [f"{found['n']} examples", "first", "other", "difference", "95% interval", "better", "worse"],
+        [_compared(*row) for row in rows],
+    )
+
+
+def _compared(name: str, first: float | None, other: float | None, difference: dict[str, Any]) -> list[str]:
+    interval = difference["interval"]
+    span = "too few" if interval["low"] is None else f"{interval['low']:+.2f} to {interval['high']:+.2f}"
+    means = ["" if mean is None else f"{mean:.3f}" for mean in (first, other)]
+    return [name, *means, f"{interval['mean']:+.3f}", span, str(difference["wins"]), str(difference["losses"])]
+
+
+@app.command()
 def show(run: RunId, as_json: AsJson = False, home: Home = None, url: Url = None, key: Key = None) -> None:
     """Show one run: what it is, how far it came, and its verdict.
 

@@ -19,6 +19,7 @@ from intern.learning.learner import Asked
 from intern.learning.loop import Verdict
 from intern.learning.outcomes import CANDIDATE, PROMPT_ONLY, SERVING, Outcome
 from intern.learning.recipe import Recipe, RecipeName
+from intern.learning.side_by_side import side_by_side
 from intern.learning.train.job import Event, read_lines
 from intern.skill import Skill, parse_example
 from intern.store import learning as store
@@ -246,6 +247,23 @@ def report(run: str, caller: User, workspace: Work) -> Response:
         raise NotFound("report", run, f"The run is {found.state} and has no verdict.")
     page = _render(workspace, found, Verdict.model_validate(verdict))
     return HTMLResponse(page, headers={"x-content-type-options": "nosniff", "cache-control": "no-store"})
+
+
+@router.get("/{run}/against/{other}")
+def against(run: str, other: str, caller: User, workspace: Work) -> dict[str, Any]:
+    """The run's candidate and another run's, on the held-out examples that both answered: what a dataset variant or a
+    recipe brought."""
+    runs = [_find(workspace, caller.team, name)[0] for name in (run, other)]
+    if runs[0].skill != runs[1].skill:
+        raise InvalidInput(f"{run} is of the skill {runs[0].skill}, and {other} of {runs[1].skill}.", param="other")
+    outcomes = [_outcomes(workspace.parts.runs_folder / found.id, CANDIDATE) for found in runs]
+    for found, answered in zip(runs, outcomes, strict=True):
+        if not answered:
+            raise InvalidInput(
+                f"{found.id} has no candidate's answers: it is a run of the kind {found.kind}, {found.state}."
+            )
+    compared = side_by_side(*outcomes, name=other)
+    return {"run": runs[0].id, "other": runs[1].id, **compared.model_dump(mode="json")}
 
 
 def _render(workspace: Work, run: Run, verdict: Verdict) -> str:

@@ -142,6 +142,17 @@ def test_a_detached_run_can_be_followed_to_its_end(intern: Intern, learning: Scr
     assert intern("runs", "show", run).json["decision"] == "promote"
 
 
+def test_two_trainings_are_compared(intern: Intern, learning: Script, owner: Owner) -> None:
+    for _ in range(2):
+        assert intern("learn", "leave", "--json").code == 0
+    first, second = (run.id for run in runs(owner))
+    assert intern("runs", "compare", first, second, "--json").json["n"] == 40
+    code, said = on_a_terminal(owner, "runs", "compare", first, second)
+    assert code == 0
+    assert "40 examples" in said
+    assert "kind" in said
+
+
 def test_examples_are_written_from_documents_and_counted(intern: Intern, learning: Script, owner: Owner) -> None:
     done = intern("examples", "write", "leave", "--count", "4", "--json")
     assert (done.code, done.err) == (0, "")

@@ -307,3 +307,23 @@ def test_another_teams_run_does_not_exist(server: Any, learning: Script) -> None
     assert http.post(f"/api/runs/{run['id']}/cancel").status_code == 404
     assert http.post("/api/runs", json={"skill": "mood"}).status_code == 404
     assert run["id"] not in http.get("/api/runs").text
+
+
+def test_two_candidates_are_compared_on_the_same_held_out_examples(server: Any, learning: Script) -> None:
+    first, second = (ended(server, begin(server))["id"] for _ in range(2))
+    http = server.http("user")
+    found = http.get(f"/api/runs/{first}/against/{second}").json()
+    assert (found["run"], found["other"], found["n"]) == (first, second, 40)
+    assert found["difference"]["interval"]["mean"] == 0
+    assert list(found["fields"]) == ["mood"]
+    assert server.http("blue").get(f"/api/runs/{first}/against/{second}").status_code == 404
+    assert http.get(f"/api/runs/{first}/against/run_unknown").status_code == 404
+
+
+def test_only_trainings_of_one_skill_can_be_compared(server: Any, learning: Script) -> None:
+    trained = ended(server, begin(server))["id"]
+    measured = ended(server, begin(server, kind="evaluate"))["id"]
+    other = ended(server, begin(server, skill="chat"))["id"]
+    for second, said in ((measured, "no candidate's answers"), (other, "is of the skill")):
+        refused = server.http("user").get(f"/api/runs/{trained}/against/{second}")
+        assert (refused.status_code, said in refused.json()["error"]["message"]) == (400, True)
