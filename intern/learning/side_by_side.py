@@ -15,7 +15,7 @@ from intern.types import Model
 
 
 class SideBySide(Model):
-    """`score` and `other_score` are the two mean scores on `n` common examples; differences are the first minus the other."""
+    """`score` and `other_score` are mean scores on `n` common examples; differences are the first minus the other."""
 
     n: int
     score: Interval
