@@ -19,7 +19,7 @@ ALL = {
     "training": "clinc150",
     "banking": "clinc150",
     "snips": "snips",
-    "month": "clinc150",
+    "month": "snips",
     "overhead": None,
     "memory": None,
 }

@@ -1,10 +1,11 @@
 """A simulated month: people review a skill's answers in batches, some of them badly, and the loop learns by itself.
 
-One skill labels messages of CLINC150's banking intents and begins with no example. Each batch of messages is answered
-by whatever serves at the time; each answer is judged by one of five people: three careful ones, a careless one, 15% of
-whose corrections are wrong, and one who poisons: whatever he is shown, he "corrects" it to one label. After each batch
-the triggers look, and the loop trains, gates and promotes as it sees fit. Accuracy is measured on 500 messages with
-right labels that the platform never sees, whenever what serves has changed.
+One skill takes the details out of requests (SNIPS, searches for creative works) and begins with no example. Each batch
+of requests is answered by whatever serves at the time; each answer is judged by one of five people: three careful ones,
+a careless one, 15% of whose corrections are wrong, and one who poisons: whatever he is shown, he "corrects" it to one
+and the same output. After each batch the triggers look, and the loop trains, gates and promotes as it sees fit.
+Accuracy (the whole output is right) is measured on 500 requests with right outputs that the platform never sees,
+whenever what serves has changed.
 
     python -m benchmarks.month [--batches N...]
 """
@@ -25,53 +26,38 @@ from typing import Any
 import yaml
 
 from benchmarks import learning, report
-from benchmarks.banking import instructions
+from benchmarks.snips import rows, schema_of, spec_of
 from intern.learning.statistics import clustered_mean
 from intern.reviews import Judgement
 from intern.store.learning import get_run
-from intern.types import Ask, Caller, Message
+from intern.types import Ask, Caller, Json, Message
 from intern.workspace import Workspace
 
-SKILL = "bank-messages"
+INTENT = "SearchCreativeWork"
+SKILL = "creative-works"
 CLEAN = 500
-BATCHES = (80, 120, 180, 260)
+BATCHES = (120, 140, 180, 240)
 # who reviews, with which share of the answers
 PEOPLE = {"ana": 0.28, "ben": 0.26, "cem": 0.22, "dora, careless": 0.16, "eve, poisons": 0.08}
-CARELESS, POISONS, POISON = "dora, careless", "eve, poisons", "transfer"
+CARELESS, POISONS = "dora, careless", "eve, poisons"
+POISON = {"object_type": ["movie"], "object_name": ["The Big Sale"]}
 WRONG = 0.15  # of a careless person's corrections
 GOALS = {"promotions": 3, "gain": 0.10}
 
 
-def messages() -> tuple[list[str], list[tuple[str, str]], list[tuple[str, str]]]:
-    """The intents; messages of the month, and clean ones to measure on: (text, intent), seeded, none in both."""
-    folder = report.DATA / "clinc150"
-    intents = sorted(json.loads((folder / "domains.json").read_text(encoding="utf-8"))["banking"])
-    found: dict[str, str] = {}
-    for name in ("train.jsonl", "val.jsonl"):
-        for line in (folder / name).read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            if row["intent"] in intents:
-                found.setdefault(row["text"], row["intent"])
-    pairs = list(found.items())
-    random.Random(0).shuffle(pairs)
-    return intents, pairs[CLEAN:], pairs[:CLEAN]
+def requests() -> tuple[list[tuple[str, Json]], list[tuple[str, Json]]]:
+    """Requests of the month, and clean ones to measure on: (text, right output), seeded, none in both."""
+    pairs = [(row["input"], row["output"]) for row in rows(INTENT, train=1_000, heldout=CLEAN)]
+    return pairs[CLEAN:], pairs[:CLEAN]
 
 
-def write_skill(home: Path, intents: Sequence[str]) -> None:
+def write_skill(home: Path) -> None:
+    schema = schema_of(INTENT)
     spec = {
-        "title": "Bank customers' messages",
-        "description": "Labels messages of a bank's customers with what they want.",
-        "instructions": instructions(intents),
-        "generation": {"max_tokens": 32},
+        **spec_of(INTENT, list(schema["properties"])),
         "output": "schema.json",
         # A month of batches passes within the hour: the limits by the week would end it.
-        "learning": {"auto": True, "min_examples": 50, "new_examples": 50, "runs_a_week": 100, "redact": "all"},
-    }
-    schema = {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["intent"],
-        "properties": {"intent": {"enum": list(intents)}},
+        "learning": {"auto": True, "min_examples": 50, "new_examples": 50, "runs_a_week": 100},
     }
     folder = home / "skills" / SKILL
     folder.mkdir(parents=True)
@@ -82,46 +68,44 @@ def write_skill(home: Path, intents: Sequence[str]) -> None:
 class People:
     """Judge answers, each in their way."""
 
-    def __init__(self, intents: Sequence[str]) -> None:
-        self._intents = intents
+    def __init__(self) -> None:
         self._chance = random.Random(1)
         self.verdicts: Counter[str] = Counter()
         self.wrong: Counter[str] = Counter()
 
-    def judge(self, record: str, said: str | None, right: str) -> tuple[str, Judgement]:
+    def judge(self, record: str, said: Json, right: Json) -> tuple[str, Judgement]:
         """Who judges an answer, and how."""
         who = self._chance.choices(list(PEOPLE), list(PEOPLE.values()))[0]
-        label = right
+        wanted = right
         if who == POISONS:
-            label = POISON
+            wanted = POISON
         elif who == CARELESS and said != right and self._chance.random() < WRONG:
-            label = self._chance.choice([intent for intent in self._intents if intent != right])
+            wanted = dict(list(right.items())[1:])  # a detail is forgotten
         self.verdicts[who] += 1
-        self.wrong[who] += label != right
-        if label == said:
+        self.wrong[who] += wanted != right
+        if wanted == said:
             return who, Judgement(record=record, verdict="accept")
-        return who, Judgement(record=record, verdict="correct", correction={"intent": label})
+        return who, Judgement(record=record, verdict="correct", correction=wanted)
 
 
-async def answer(workspace: Workspace, text: str) -> tuple[str, str | None]:
-    """(record, label) of one message, answered by what serves."""
+async def answer(workspace: Workspace, text: str) -> tuple[str, Json]:
+    """(record, output) of one request, answered by what serves."""
     found = await workspace.pipeline.answer(Ask(messages=(Message(role="user", content=text),), skill=SKILL))
-    parsed = found.choices[0].parsed
-    return found.record, parsed.get("intent") if isinstance(parsed, dict) else None
+    return found.record, found.choices[0].parsed
 
 
-async def measure(workspace: Workspace, clean: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Accuracy on the clean messages, with its 95% interval."""
-    right = [float((await answer(workspace, text))[1] == intent) for text, intent in clean]
-    found = clustered_mean(right, [str(place) for place in range(len(right))])
+async def measure(workspace: Workspace, clean: Sequence[tuple[str, Json]]) -> dict[str, Any]:
+    """Accuracy on the clean requests, with its 95% interval."""
+    scores = [float((await answer(workspace, text))[1] == right) for text, right in clean]
+    found = clustered_mean(scores, [str(place) for place in range(len(scores))])
     return {"accuracy": found.mean, "low": found.low, "high": found.high}
 
 
 async def month(batches: Sequence[int]) -> dict[str, Any]:
-    intents, stream, clean = messages()
+    stream, clean = requests()
     home = learning.new_home("month")
-    write_skill(home, intents)
-    people = People(intents)
+    write_skill(home)
+    people = People()
     began = time.monotonic()
     async with learning.opened(home) as workspace:
         score = await measure(workspace, clean)
@@ -180,7 +164,7 @@ def plot(results: dict[str, Any], target: Path) -> None:
     for week in weeks[1:]:
         words = f"{week.get('decision', 'no training')}\n({week['serves']} serves)"
         axes.annotate(words.replace("_", " "), (week["reviews"], 0.03), ha="right", fontsize=7)
-    axes.set(xlabel="reviews so far", ylabel="share of messages", ylim=(0, 1), title="A month of reviews, good and bad")
+    axes.set(xlabel="reviews so far", ylabel="share of requests", ylim=(0, 1), title="A month of reviews, good and bad")
     axes.grid(alpha=0.3)
     axes.legend(loc="center right", fontsize=8)
     figure.savefig(target, metadata={"Date": None})

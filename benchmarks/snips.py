@@ -36,17 +36,24 @@ WORDS = {
 }
 
 
-def rows(intent: str) -> list[dict[str, Any]]:
+def rows(intent: str, *, train: int = TRAIN, heldout: int = HELDOUT) -> list[dict[str, Any]]:
     lines = (report.DATA / "snips" / "train.jsonl").read_text(encoding="utf-8").splitlines()
     found = {row["text"]: row for row in map(json.loads, lines) if row["intent"] == intent}  # each text once
     chosen = list(found.values())
     random.Random(0).shuffle(chosen)
     made = []
-    for place, row in enumerate(chosen[: TRAIN + HELDOUT]):
+    for place, row in enumerate(chosen[: train + heldout]):
         made.append(
-            {"input": row["text"], "output": row["slots"], "split": "train" if place < TRAIN else "heldout"}
+            {"input": row["text"], "output": row["slots"], "split": "train" if place < train else "heldout"}
         )  # fmt: skip
     return made
+
+
+def schema_of(intent: str) -> dict[str, Any]:
+    """The slots of an intent as a JSON Schema: each a list of strings, none required."""
+    derived = json.loads((report.DATA / "snips" / "schemas_derived.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = derived[intent]["properties"]["slots"]
+    return found
 
 
 def spec_of(intent: str, slots: Sequence[str]) -> dict[str, Any]:
@@ -87,8 +94,7 @@ def scores(outcomes: Sequence[Outcome]) -> dict[str, list[float]]:
 
 
 async def one(intent: str) -> dict[str, Any]:
-    derived = json.loads((report.DATA / "snips" / "schemas_derived.json").read_text(encoding="utf-8"))
-    schema = derived[intent]["properties"]["slots"]
+    schema = schema_of(intent)
     name = "".join(f"-{c.lower()}" if c.isupper() else c for c in intent).strip("-")
     home = learning.new_home("snips")
     learning.write_skill(home, name, spec_of(intent, list(schema["properties"])), schema, rows(intent))

@@ -17,12 +17,13 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from intern.errors import Conflict, InvalidInput, SchemaRefused, SkillInvalid
+from intern.measures import Measures, misfits
 from intern.schema import OutputSchema, check_schema
 from intern.types import Example, Json, Message, Metric, Model, Split
 
@@ -87,6 +88,7 @@ class SkillSpec(BaseModel):
     generation: Generation = Generation()
     review: ReviewRule = ReviewRule()
     learning: Learning = Learning()
+    evaluation: Measures = Measures()
     metrics: dict[str, Metric] = Field(default_factory=dict)
 
 
@@ -235,6 +237,10 @@ def _line(node: yaml.Node | None, loc: tuple[int | str, ...]) -> int:
     """The line that `loc` stands on, or of the nearest parent that stands somewhere."""
     line = 1
     for part in loc:
+        if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+            continue
         if not isinstance(node, yaml.MappingNode):
             break
         found = next(((k, v) for k, v in node.value if k.value == part), None)
@@ -254,7 +260,8 @@ def _explain(error: Any, node: yaml.Node | None) -> str:
         known = _keys_at(loc[:-1])
         near = difflib.get_close_matches(str(loc[-1]), known, n=1)
         return f"{place} is unknown; " + (f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known)}")
-    return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]}, not {_shown(error['input'])}"
+    said = error["msg"].removeprefix("Value error, ")
+    return f"{place}: {said[0].lower()}{said[1:]}, not {_shown(error['input'])}"
 
 
 def _shown(value: object) -> str:
@@ -267,7 +274,11 @@ def _shown(value: object) -> str:
 def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
     model: type[BaseModel] = SkillSpec
     for part in loc:
-        kind = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        if isinstance(part, int):  # a place in a list of models
+            continue
+        kind: Any = model.model_fields[part].annotation if part in model.model_fields else None
+        if get_origin(kind) is tuple:
+            kind = get_args(kind)[0]
         if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
             return []
         model = kind
@@ -306,6 +317,7 @@ def _check_fields(spec: SkillSpec, schema: OutputSchema | None, problems: list[s
     problems += [
         f"skill.yaml: key '{key}': the output has no such field{there}" for key, name in named if name not in fields
     ]
+    problems += [f"skill.yaml: {line}" for line in misfits(spec.evaluation, schema.schema if schema else None)]
 
 
 class _Row(BaseModel):

@@ -24,10 +24,11 @@ MAY: dict[str, set[str]] = {
     "ownership": VOCABULARY,
     "threads": VOCABULARY,
     "schema": VOCABULARY,
+    "measures": VOCABULARY,
     "parsers": VOCABULARY,
     "models": VOCABULARY,
     "engines": VOCABULARY | {"schema"},
-    "skill": VOCABULARY | {"schema"},
+    "skill": VOCABULARY | {"schema", "measures"},
     "library": VOCABULARY | {"skill"},
     "store": VOCABULARY,
     "routing": VOCABULARY | {"models"},
@@ -36,7 +37,7 @@ MAY: dict[str, set[str]] = {
     "pipeline": VOCABULARY | {"schema", "skill", "library", "models", "engines", "store", "prompt"},
     "reviews": VOCABULARY | {"skill", "library", "store"},
     "learning": VOCABULARY
-    | {"__init__", "schema", "skill", "library", "models", "engines", "store", "parsers", "prompt"},
+    | {"__init__", "schema", "measures", "skill", "library", "models", "engines", "store", "parsers", "prompt"},
     "workspace": VOCABULARY
     | {"__init__", "ownership", "schema", "skill", "library", "models", "engines", "store", "routing", "knowledge"}
     | {"pipeline", "reviews", "machine", "threads", "learning"},

@@ -55,6 +55,59 @@ BROKEN = {
     "an empty file": ("", "must hold keys"),
     "a missing schema": (GOOD + "output: schema.json\n", "'schema.json' is no file"),
     "a schema elsewhere": (GOOD + "output: ../other/schema.json\n", "is no file beside"),
+    "an unknown key in a list": (
+        GOOD + "evaluation:\n  identity:\n    - question: Who?\n      facts: [Ada]\n      nevr: [Bob]\n",
+        "skill.yaml:8: key 'evaluation.identity.0.nevr' is unknown; did you mean 'never'",
+    ),
+    "one repeat": (GOOD + "evaluation: {repeats: 1}\n", "one answer has no other to agree with; use 0 (off), or 2"),
+    "greedy repeats": (
+        GOOD + "evaluation: {temperature: 0}\n",
+        "key 'evaluation.temperature': input should be greater",
+    ),
+    "a question without facts": (
+        GOOD + "evaluation: {identity: [{question: Who}]}\n",
+        "key 'evaluation.identity.0.facts' is missing",
+    ),
+    "a phrase that is none": (
+        GOOD + "evaluation:\n  identity:\n    - question: Who?\n      facts: ['a*b*']\n",
+        "skill.yaml:7: key 'evaluation.identity.0.facts.0.0': 'a*b*' is no phrase",
+    ),
+    "a question twice": (
+        GOOD + "evaluation: {identity: [{question: Who, facts: [a]}, {question: who, facts: [b]}]}\n",
+        "key 'evaluation.identity.1.question': 'who' is there already",
+    ),
+    "an attribute of no field": (
+        GOOD + "evaluation: {attributes: [{name: a, field: b, patterns: {x: [y]}}]}\n",
+        "key 'evaluation.attributes.0.field': the output has no field 'b'",
+    ),
+    "an attribute of any text": (
+        GOOD + "evaluation: {attributes: [{name: a}]}\n",
+        "key 'evaluation.attributes.0' needs patterns",
+    ),
+    "a name that YAML reads as a truth": (
+        GOOD + "evaluation: {attributes: [{name: a, patterns: {yes: [y]}}]}\n",
+        "put names such as 'yes', 'no' and '1' in quotes",
+    ),
+    "a class called none": (
+        GOOD + "evaluation: {attributes: [{name: a, patterns: {none: [y]}}]}\n",
+        "'none' cannot be a name",
+    ),
+    "a reference of another kind": (
+        GOOD + "evaluation: {attributes: [{name: a, patterns: {x: [y]}, reference: train}]}\n",
+        "key 'evaluation.attributes.0.reference': use 'heldout', or a share for each value such as",
+    ),
+    "shares of nothing": (
+        GOOD + "evaluation: {attributes: [{name: a, patterns: {x: [y]}, reference: {x: 0}}]}\n",
+        "shares are numbers from 0 on, not all of them 0",
+    ),
+    "a share that is no number": (
+        GOOD + "evaluation: {attributes: [{name: a, patterns: {x: [y]}, reference: {x: .nan}}]}\n",
+        "shares are numbers from 0 on",
+    ),
+    "a share of another value": (
+        GOOD + "evaluation: {attributes: [{name: a, patterns: {x: [y]}, reference: {z: 1}}]}\n",
+        "key 'evaluation.attributes.0.reference': 'z' is none of its values: x, none, mixed",
+    ),
     "a metric for no field": (GOOD + "metrics: {label: exact}\n", "key 'metrics.label': the output has no such field"),
 }
 
@@ -100,6 +153,7 @@ def test_the_same_id_twice_is_a_problem(tmp_path: Path) -> None:
 def test_the_digest_follows_what_changes_a_prompt_and_nothing_else(tmp_path: Path) -> None:
     first = read_skill(folder(tmp_path / "1")).digest
     assert read_skill(folder(tmp_path / "2", GOOD + "learning: {min_examples: 9}\n")).digest == first
+    assert read_skill(folder(tmp_path / "4", GOOD + "evaluation: {repeats: 3}\n")).digest == first
     assert read_skill(folder(tmp_path / "3", GOOD.replace("instructions: I", "instructions: J"))).digest != first
 
 

@@ -64,6 +64,8 @@ def show(run: Body) -> None:
         fields = list(dict.fromkeys(field for summary in rivals.values() for field in summary["metrics"]))
         if len(fields) > 1:
             output.table(["field", *rivals], [[field, *_means(field, rivals)] for field in fields])
+    for line in probe_lines(run):
+        output.piece(f"{line}\n")
     for line in verdict_lines(run):
         output.piece(f"{line}\n")
 
@@ -78,6 +80,27 @@ def _row(name: str, summary: Body) -> tuple[str, ...]:
 def _means(field: str, rivals: Mapping[str, Body]) -> list[str]:
     found = (summary["metrics"].get(field) for summary in rivals.values())
     return ["" if interval is None else f"{interval['mean']:.3f}" for interval in found]
+
+
+def probe_lines(run: Body) -> list[str]:
+    """What was measured beside the score, where the skill declares it, a line each."""
+    lines = []
+    for name, probed in ((run.get("verdict") or {}).get("probes") or {}).items():
+        if identity := probed["identity"]:
+            of, missed = identity["share"]["n"], [asked["question"] for asked in identity["missed"]]
+            wrong = f"; wrong: {', '.join(missed[:3])}{', ...' if len(missed) > 3 else ''}" if missed else ""
+            lines.append(f"{name}: {of - len(missed)} of {of} questions about itself right{wrong}")
+        if found := probed["consistency"]:
+            again = f"{found['repeats']} sampled answers to one request"
+            lines.append(f"{name}: {again} agree by {found['agreement']['mean']:.2f} (1: always the same)")
+        for found in probed["attributes"]:
+            shares = ", ".join(
+                f"{share['value']} {share['share']['mean']:.0%} ({share['reference']:.0%})"
+                for share in found["shares"][:5]
+            )
+            apart = "further from it than chance explains" if found["p"] < 0.05 else "no further than chance explains"
+            lines.append(f"{name}: {found['name']} (in the reference): {shares}; {apart}")
+    return [*lines, ""] if lines else []
 
 
 def verdict_lines(run: Body) -> list[str]:

@@ -1,48 +1,29 @@
 """Bias and identity: how often outputs say what, against how often they should, and whether a persona keeps its facts.
 
 In: outputs, declared attributes or facts. Out: shares with intervals, the distance between two distributions, an exact
-test. Does not know which attributes matter: they are declared. Each output counts as independent of the others.
-
-A declared pattern is a phrase of whole words; capitals and spacing make no difference, and a `*` in a word stands for
-any letters ("engineer*"). It is no regular expression: what people declare can be neither slow nor hostile.
+test. Does not know which attributes matter: they are declared (`intern/measures.py`). Each output counts as independent
+of the others.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
 from intern.errors import InvalidInput
 from intern.learning.outcomes import Interval
 from intern.learning.repetition import texts
-from intern.learning.statistics import clustered_mean, newcombe, wilson
+from intern.learning.statistics import newcombe, wilson
+from intern.measures import MIXED, NONE, Attribute, Question, hits, label
 from intern.types import Json, Model
 
-NONE = "none"
-MIXED = "mixed"
 _DRAWS = 9_999
 
 Floats = npt.NDArray[np.float64]
-
-
-class Attribute(Model):
-    """One attribute of an output: the value of a field, or the class whose patterns its texts have most of.
-
-    `field` is a key, or keys joined by points. With `patterns`, class name to phrases, the texts under `field` (or the
-    whole output) are searched; no hit is NONE, a tie is MIXED.
-    """
-
-    name: str
-    field: str | None = None
-    patterns: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
 class Share(Model):
@@ -73,11 +54,19 @@ class Distribution(Model):
     p: float
 
 
+class Missed(Model):
+    """A question answered wrong: the facts that the answer lacks, and what it says that it must not."""
+
+    question: str
+    lacks: tuple[str, ...] = ()
+    says: tuple[str, ...] = ()
+
+
 class Identity(Model):
-    """How many questions about itself a persona answered right; `wrong` has (question, answer), '' for none."""
+    """How many questions about itself a persona answered right. Names declared phrases only, and quotes no answer."""
 
     share: Interval
-    wrong: tuple[tuple[str, str], ...] = ()
+    missed: tuple[Missed, ...] = ()
 
 
 def value_of(attribute: Attribute, output: Json) -> str:
@@ -86,15 +75,15 @@ def value_of(attribute: Attribute, output: Json) -> str:
     for key in attribute.field.split(".") if attribute.field else ():
         found = found.get(key) if isinstance(found, Mapping) else None
     if not attribute.patterns:
-        return _label(found)
+        return label(found)
     searched = list(texts(found))
-    hits = {
-        name: sum(_hits(pattern, text) for pattern in patterns for text in searched)
+    counts = {
+        name: sum(hits(pattern, text) for pattern in patterns for text in searched)
         for name, patterns in attribute.patterns.items()
     }
-    most = max(hits.values())
-    best = [name for name, count in hits.items() if count == most]
-    return NONE if most == 0 else best[0] if len(best) == 1 else MIXED
+    most = max(counts.values())
+    best = [name for name, count in counts.items() if count == most]
+    return NONE if most == 0 else label(best[0]) if len(best) == 1 else MIXED
 
 
 def distribution(
@@ -120,7 +109,7 @@ def distribution(
             )
         other: dict[str, float] = {}
         for value, share in reference.items():
-            other[_label(value)] = other.get(_label(value), 0.0) + share / sum(reference.values())
+            other[label(value)] = other.get(label(value), 0.0) + share / sum(reference.values())
         sample = None
     else:
         sample = Counter(value_of(attribute, output) for output in reference)
@@ -152,28 +141,39 @@ def distribution(
     )
 
 
-def identity(
-    facts: Mapping[str, Sequence[str]], answers: Mapping[str, str | Sequence[str]], confidence: float = 0.95
-) -> Identity:
-    """The share of answers that have one of their question's accepted patterns, clustered by question.
+def identity(questions: Sequence[Question], answers: Sequence[Json], confidence: float = 0.95) -> Identity:
+    """The share of questions whose answer says every fact and nothing that it must not; one answer for each question.
 
-    `facts` is question to patterns, `answers` question to one answer or several samples; a question without an answer
-    counts as wrong. Raises InvalidInput when no facts are declared.
+    Raises InvalidInput when no question is declared, or the answers are more or fewer.
     """
-    if not facts:
-        raise InvalidInput("Declare at least one question with its accepted answers.", param="facts")
-    right: list[float] = []
-    groups: list[str] = []
-    wrong: list[tuple[str, str]] = []
-    for question, patterns in facts.items():
-        given = answers.get(question, "")
-        for answer in [given] if isinstance(given, str) else given or [""]:
-            ok = any(_hits(pattern, answer) for pattern in patterns)
-            right.append(float(ok))
-            groups.append(question)
-            if not ok:
-                wrong.append((question, answer))
-    return Identity(share=clustered_mean(right, groups, confidence), wrong=tuple(wrong))
+    if not questions or len(questions) != len(answers):
+        raise InvalidInput(
+            f"There are {len(questions)} questions and {len(answers)} answers; give one answer to each of them, and at "
+            "least one question.",
+            param="answers",
+        )
+    missed: list[Missed] = []
+    for asked, answer in zip(questions, answers, strict=True):
+        said = [*texts(answer), *_numbers(answer)]
+
+        def found(phrases: Sequence[str], said: Sequence[str] = said) -> bool:
+            return any(hits(phrase, text) for phrase in phrases for text in said)
+
+        lacks = tuple(" or ".join(fact) for fact in asked.facts if not found(fact))
+        says = tuple(phrase for phrase in asked.never if found((phrase,)))
+        if lacks or says:
+            missed.append(Missed(question=asked.question, lacks=lacks, says=says))
+    right = len(questions) - len(missed)
+    return Identity(share=wilson(right, len(questions), confidence), missed=tuple(missed))
+
+
+def _numbers(value: Json) -> list[str]:
+    """Every number in a JSON value, as it is written."""
+    if isinstance(value, Mapping):
+        return [number for child in value.values() for number in _numbers(child)]
+    if isinstance(value, list | tuple):
+        return [number for child in value for number in _numbers(child)]
+    return [json.dumps(value)] if isinstance(value, int | float) and not isinstance(value, bool) else []
 
 
 # --- distances -------------------------------------------------------------------------------------------------
@@ -235,33 +235,3 @@ def _by_chance(
     # Against a sample, the other half's terms are the same up to a factor: pooled counts are fixed.
     reached = int((chi_square(drawn) >= chi_square(counts) * (1 - 1e-9)).sum())
     return (1 + reached) / (1 + _DRAWS), float(np.quantile(_distance(drawn / n, against), 0.95))
-
-
-# --- patterns --------------------------------------------------------------------------------------------------
-
-
-def _hits(pattern: str, text: str) -> int:
-    return len(_compiled(pattern).findall(_collapsed(text)))
-
-
-@lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    parts = _collapsed(pattern).split()
-    if not parts or any(part.count("*") > 1 or part == "*" for part in parts):
-        raise InvalidInput(
-            f"The pattern '{pattern[:100]}' is no phrase: use words, each with one '*' at most beside its letters.",
-            param="patterns",
-        )
-    # One star a word: with more, a long word could be cut in very many ways.
-    phrase = " ".join(re.escape(part).replace(r"\*", r"\w*") for part in parts)
-    return re.compile(rf"(?<!\w){phrase}(?!\w)")
-
-
-def _collapsed(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).split()).casefold()
-
-
-def _label(value: Json) -> str:
-    if isinstance(value, str):
-        return _collapsed(value)
-    return NONE if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True)

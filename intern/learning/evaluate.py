@@ -1,8 +1,8 @@
 """Every rival answers the same held-out examples; each answer is scored by field.
 
 In: a skill, held-out examples, rivals (an adapter or none, examples in the prompt or none), an engine. Out: outcomes by
-rival. Prompts are rendered as serving renders them and decoding is constrained as serving constrains it; decoding is
-greedy, without a second try. Knows nothing of which rival is wanted.
+rival. Prompts are rendered as serving renders them and decoding is constrained as serving constrains it; what is scored
+is decoded greedily, without a second try. Knows nothing of which rival is wanted.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Generated(Model):
 
 
 class Memory(Protocol):
-    """Keeps greedy answers, so that a rival which did not change need not answer again."""
+    """Keeps answers by request, so that a rival which did not change need not answer again."""
 
     def get(self, key: str) -> Generated | None: ...
 
@@ -101,34 +101,53 @@ class Evaluation:
 
     async def answer(self, rival: Rival, *, tell: Callable[[int], Awaitable[None]] | None = None) -> list[Outcome]:
         """The rival's outcomes in the order of the examples. `tell` gets how many are done."""
+        replies = await self.replies(rival, tell=tell)
+        return [
+            self._outcome(example, generated, passages)
+            for example, (generated, passages) in zip(self.heldout, replies, strict=True)
+        ]
+
+    async def replies(
+        self,
+        rival: Rival,
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+        tell: Callable[[int], Awaitable[None]] | None = None,
+    ) -> list[tuple[Generated, Sequence[Passage]]]:
+        """The rival's answers as they are, with the passages that were shown, in the order of the examples.
+
+        `temperature` 0 is greedy; above it, each `seed` is another sample.
+        """
         gate = asyncio.Semaphore(self.engine.info.slots)
         done = 0
 
-        async def one(place: int) -> Outcome:
+        async def one(place: int) -> tuple[Generated, Sequence[Passage]]:
             nonlocal done
             async with gate:
-                outcome = await self._answer(rival, place)
+                reply = await self._reply(rival, place, temperature, seed)
             done += 1
             if tell is not None:
                 await tell(done)
-            return outcome
+            return reply
 
         return list(await asyncio.gather(*(one(place) for place in range(len(self.heldout)))))
 
-    async def _answer(self, rival: Rival, place: int) -> Outcome:
-        example = self.heldout[place]
-        passages = await self._shown(example)
+    async def _reply(
+        self, rival: Rival, place: int, temperature: float, seed: int
+    ) -> tuple[Generated, Sequence[Passage]]:
+        passages = await self._shown(self.heldout[place])
         prompt = await self._prompt(rival, place, passages)
         if prompt is None:
-            return self._outcome(example, Generated(text=""), passages)
+            return Generated(text=""), passages
         schema = prompts.decoding_schema(self.skill, self.skill.schema, sorted({p.document for p in prompt.passages}))
         request = EngineRequest(
             messages=prompt.messages,
-            sampling=Sampling(temperature=0.0, max_tokens=prompt.max_tokens, seed=0),
+            sampling=Sampling(temperature=temperature, max_tokens=prompt.max_tokens, seed=seed),
             schema_=schema,
             adapter=rival.adapter,
         )
-        return self._outcome(example, await self._generated(request), prompt.passages)
+        return await self._generated(request), prompt.passages
 
     async def _generated(self, request: EngineRequest) -> Generated:
         key = self._key(request)
@@ -214,12 +233,7 @@ def score(
     generated: Generated | None = None,
 ) -> Outcome:
     """An answer's scores by field. One that breaks the schema scores 0 everywhere."""
-    output: Json = text
-    valid = bool(text.strip())
-    if skill.schema is not None:
-        value, problems = skill.schema.parse(text)
-        valid = not problems
-        output = text if value is None else value
+    output, valid = parsed(skill, text)
     fields = score_fields(example.output, output, skill.metrics)
     if not valid:
         fields = dict.fromkeys(fields, 0.0)
@@ -238,6 +252,14 @@ def score(
         seconds=generated.seconds,
         cited=_cited(skill, output, shown),
     )
+
+
+def parsed(skill: Skill, text: str) -> tuple[Json, bool]:
+    """(output, whether it keeps the schema) of an answer's text; the text itself where it cannot be parsed."""
+    if skill.schema is None:
+        return text, bool(text.strip())
+    value, problems = skill.schema.parse(text)
+    return text if value is None else value, not problems
 
 
 def score_outside(skill: Skill, heldout: Sequence[Example], answers: Mapping[str, Json]) -> list[Outcome]:

@@ -15,10 +15,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from intern.learning import plots
+from intern.learning.attributes import Distribution
 from intern.learning.comparison import Case, cases
-from intern.learning.outcomes import CANDIDATE, PROMPT_ONLY, SERVING, Decision, Guard, Outcome, Ruling, Summary
+from intern.learning.guards import why
+from intern.learning.outcomes import (
+    CANDIDATE,
+    PROMPT_ONLY,
+    SERVING,
+    Decision,
+    Guard,
+    Interval,
+    Outcome,
+    Ruling,
+    Summary,
+)
 from intern.learning.parity import Parity
+from intern.learning.probes import Consistency, Probed
 from intern.learning.repetition import Phrase, overused
+from intern.learning.statistics import wilson
 from intern.learning.summary import confusion
 from intern.types import Dataset, Model, Run
 
@@ -29,6 +43,7 @@ VERSION = 1  # of the dict; a field may come in addition, a change of meaning co
 MOST_CONFUSIONS = 6  # fields
 _MOST_VALUES = 50  # of a field that counts as enumerated
 _MOST_MISTAKES = 10
+_CHANCE = 0.05  # differences between distributions at least so likely are called chance
 _MOST_DETAILS = 3  # of what was left out, for each reason
 
 WHY = {  # an example was left out
@@ -91,6 +106,27 @@ class Comparison(Model):
     gains: tuple[Case, ...]
 
 
+class AttributeShares(Model):
+    """One attribute: the share of each value by rival, what it is compared with, and a sentence on each rival."""
+
+    name: str
+    rivals: tuple[str, ...]
+    reference: Mapping[str, float]
+    shares: Mapping[str, Mapping[str, Interval]]  # by value, then by rival
+    said: tuple[str, ...]
+
+
+class SelfAnswers(Model):
+    """What is wrong with the answers to questions about itself, '' for nothing; by question, then by rival.
+
+    Questions that every rival answers right are left out. `right` are all that a rival has right, of `n`.
+    """
+
+    n: int
+    right: Mapping[str, int]
+    wrong: Mapping[str, Mapping[str, str]]
+
+
 class Report(Model):
     """Everything that a report says. Rivals come in the order: candidate, in service, prompt-only, outside."""
 
@@ -108,6 +144,9 @@ class Report(Model):
     comparison: Comparison | None
     confusions: tuple[Confusions, ...]
     phrases: tuple[Phrase, ...]
+    attributes: tuple[AttributeShares, ...]
+    identity: SelfAnswers | None
+    consistency: Mapping[str, Consistency]
     parity: Parity | None
     dataset: Dataset | None
     left_out: tuple[LeftOut, ...]
@@ -139,6 +178,7 @@ def report_of(
     rivals = [_rival(name, verdict.rivals[name], answered.get(name, ())) for name in _ordered(verdict.rivals)]
     candidate = answered.get(CANDIDATE, ())
     best = _best_prompt(verdict)
+    probes = {name: verdict.probes[name] for name in _ordered(verdict.probes)} if verdict.probes else {}
     return Report(
         run=run,
         skill_title=skill_title,
@@ -153,6 +193,9 @@ def report_of(
         comparison=_comparison({name: some for name, some in answered.items() if name in verdict.rivals}, best),
         confusions=tuple(_confusions(candidate)),
         phrases=tuple(overused([o.output for o in candidate], [o.expected for o in candidate])) if candidate else (),
+        attributes=tuple(_attributes(probes)),
+        identity=_identity(probes),
+        consistency={name: probed.consistency for name, probed in probes.items() if probed.consistency},
         parity=verdict.parity,
         dataset=dataset,
         left_out=tuple(_left_out(dataset)) if dataset else (),
@@ -163,7 +206,7 @@ def report_of(
 # --- the facts -------------------------------------------------------------------------------------------------
 
 
-def _ordered(rivals: Mapping[str, Summary]) -> list[str]:
+def _ordered(rivals: Mapping[str, object]) -> list[str]:
     first = [name for name in (CANDIDATE, SERVING, *PROMPT_ONLY) if name in rivals]
     return [*first, *(name for name in rivals if name not in first)]
 
@@ -250,6 +293,53 @@ def enumerated_fields(outcomes: Sequence[Outcome]) -> list[str]:
         if whole and choice and 2 <= len(different) <= min(_MOST_VALUES, len(values) // 2):
             found.append(field)
     return found
+
+
+def _attributes(probes: Mapping[str, Probed]) -> list[AttributeShares]:
+    by_name: dict[str, dict[str, Distribution]] = defaultdict(dict)
+    for rival, probed in probes.items():
+        for found in probed.attributes:
+            by_name[found.name][rival] = found
+    shown = []
+    for name, rivals in by_name.items():
+        reference = {share.value: share.reference for found in rivals.values() for share in found.shares}
+        known = {rival: {share.value: share.share for share in found.shares} for rival, found in rivals.items()}
+        shown.append(
+            AttributeShares(
+                name=name,
+                rivals=tuple(rivals),
+                reference=reference,
+                shares={
+                    value: {rival: known[rival].get(value) or wilson(0, found.n) for rival, found in rivals.items()}
+                    for value in reference
+                },
+                said=tuple(f"{plots.called(rival)}: {_apart(found)}" for rival, found in rivals.items()),
+            )
+        )
+    return shown
+
+
+def _apart(found: Distribution) -> str:
+    if found.p >= _CHANCE:
+        return "no further from the reference than chance explains."
+    return (
+        f"{found.distance.mean:.0%} of the answers would have to change to be like the reference, more than chance "
+        f"explains ({found.chance:.0%})."
+    )
+
+
+def _identity(probes: Mapping[str, Probed]) -> SelfAnswers | None:
+    answered = {rival: probed.identity for rival, probed in probes.items() if probed.identity is not None}
+    if not answered:
+        return None
+    n = max(found.share.n for found in answered.values())
+    wrong = {rival: {missed.question: why(missed) for missed in found.missed} for rival, found in answered.items()}
+    questions = dict.fromkeys(question for missed in wrong.values() for question in missed)
+    return SelfAnswers(
+        n=n,
+        right={rival: n - len(missed) for rival, missed in wrong.items()},
+        wrong={question: {rival: wrong[rival].get(question, "") for rival in answered} for question in questions},
+    )
 
 
 def _left_out(dataset: Dataset) -> list[LeftOut]:

@@ -25,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from intern.errors import InvalidInput
+from intern.learning.attributes import Identity
 from intern.learning.guards import Refusal, check_guards
 from intern.learning.outcomes import CANDIDATE, PROMPT_ONLY, SERVING, Difference, Interval, Outcome, Ruling
 from intern.learning.statistics import MOST_NEEDED, clustered_mean, paired_difference
@@ -55,11 +56,13 @@ def decide(
     *,
     settings: GateSettings | None = None,
     confidence: float = 0.95,
+    identities: Mapping[str, Identity] | None = None,
 ) -> Ruling:
     """Judge the candidate. `outcomes` is rival's name to its outcomes, one for each held-out example.
 
     There must be a candidate and at least one prompt-only rival; outside systems are compared and decide nothing.
     `confidence` is that of all intervals: `confidence_for(k)` for the k-th candidate on the same held-out examples.
+    `identities` are answers to questions about itself, by rival; they count where candidate and reference have them.
     Raises InvalidInput when a rival is missing, has an example twice, or shares none with the candidate.
     """
     settings = settings or GateSettings()
@@ -67,7 +70,7 @@ def decide(
     if not outcomes.get(CANDIDATE) or not prompts:
         missing = "candidate" if not outcomes.get(CANDIDATE) else f"prompt-only rival ({', '.join(PROMPT_ONLY)})"
         raise InvalidInput(f"There are no outcomes of a {missing}; the gate compares the two.", param="outcomes")
-    return _Case(outcomes, prompts, settings, confidence).rule()
+    return _Case(outcomes, prompts, settings, confidence, identities or {}).rule()
 
 
 class _Case:
@@ -79,6 +82,7 @@ class _Case:
         prompts: Sequence[str],
         settings: GateSettings,
         confidence: float,
+        identities: Mapping[str, Identity],
     ) -> None:
         self.settings = settings
         candidate = outcomes[CANDIDATE]
@@ -99,7 +103,14 @@ class _Case:
         self.best = max(prompts, key=lambda name: self.means[name].mean)
         self.judges = [*prompts, *([SERVING] if SERVING in scores else [])]
         reference = SERVING if SERVING in scores else "base" if "base" in prompts else self.best
-        self.guards = check_guards(candidate, outcomes[reference], CALLED[reference], settings.refusal)
+        both = (identities.get(CANDIDATE), identities.get(reference))
+        self.guards = check_guards(
+            candidate,
+            outcomes[reference],
+            CALLED[reference],
+            settings.refusal,
+            (both[0], both[1]) if both[0] is not None and both[1] is not None else None,
+        )
 
     def rule(self) -> Ruling:
         groups = min(self.differences[name].interval.groups for name in self.judges)

@@ -7,10 +7,13 @@ gate's rulings. They always judge with 95% confidence: that a candidate is the t
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
+from intern.learning.attributes import Identity, Missed
+from intern.learning.comparison import shortened
 from intern.learning.metrics import normal_form, null_decisions
 from intern.learning.outcomes import Difference, Guard, Outcome
 from intern.learning.repetition import distinct_n, loops, texts
@@ -23,15 +26,25 @@ CONSTANT = 0.98  # share of answers that are one and the same
 _LEAST_WORDS = 200  # of free text, to judge its variety
 _USELESS = 0.5  # a reference that leaves out so many values that are there is no measure of leaving out
 
+FORGOTTEN = 2  # questions about itself that a candidate may not get wrong on balance, or FORGOTTEN_SHARE of all
+FORGOTTEN_SHARE = 0.1
+_NAMED = 3  # questions in a sentence
+_CHARACTERS = 120  # of each
+
 Refusal = tuple[str, Json]  # (field, value) that says no, such as ("found", False)
 
 
 def check_guards(
-    candidate: Sequence[Outcome], reference: Sequence[Outcome], called: str, refusal: Refusal | None = None
+    candidate: Sequence[Outcome],
+    reference: Sequence[Outcome],
+    called: str,
+    refusal: Refusal | None = None,
+    identities: tuple[Identity, Identity] | None = None,
 ) -> tuple[Guard, ...]:
     """Every guard that applies. `called` is the reference's name in sentences ("the adapter in service").
 
     `refusal` declares how the skill says no to what is out of its scope; without it, leaving a field null is meant.
+    `identities` are the candidate's and the reference's answers to the same questions about themselves.
     """
     found = [
         _schema(candidate, reference, called),
@@ -40,6 +53,7 @@ def check_guards(
         _variety(candidate),
         _loops(candidate),
         _constant(candidate),
+        None if identities is None else _identity(*identities, called),
     ]
     return tuple(guard for guard in found if guard is not None)
 
@@ -121,6 +135,27 @@ def _constant(candidate: Sequence[Outcome]) -> Guard:
     passed = given < CONSTANT * n or right >= CONSTANT or n < 2
     detail = f"The most frequent answer is given to {given} of {n} requests, and should be to {expected}."
     return Guard(name="constant", passed=passed, detail=detail)
+
+
+def _identity(candidate: Identity, reference: Identity, called: str) -> Guard:
+    """The declared questions are all that there are, and no sample of others: they are counted, without an interval."""
+    of = candidate.share.n
+    known = {missed.question for missed in reference.missed}
+    forgotten = [missed for missed in candidate.missed if missed.question not in known]
+    right, before = of - len(candidate.missed), of - len(reference.missed)
+    passed = before - right < max(FORGOTTEN, math.ceil(FORGOTTEN_SHARE * of)) and not (right == 0 and before > 0)
+    detail = f"{right} of {of} questions about itself are answered right, against {before} with {called}"
+    if passed:
+        return Guard(name="identity", passed=True, detail=f"{detail}.")
+    named = "; ".join(f"'{shortened(missed.question, _CHARACTERS)}' ({why(missed)})" for missed in forgotten[:_NAMED])
+    more = f"; and {len(forgotten) - _NAMED} more" if len(forgotten) > _NAMED else ""
+    return Guard(name="identity", passed=False, detail=f"Only {detail}. No longer right: {named}{more}.")
+
+
+def why(missed: Missed) -> str:
+    """What is wrong with an answer: 'lacks Ada; says assistant'."""
+    parts = [("lacks", missed.lacks), ("says", missed.says)]
+    return "; ".join(f"{verb} {', '.join(phrases)}" for verb, phrases in parts if phrases)
 
 
 def _decisions(outcome: Outcome, refusal: Refusal | None) -> list[tuple[bool, bool]]:

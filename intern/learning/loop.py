@@ -29,6 +29,7 @@ from intern.learning.lora import read_lora
 from intern.learning.manifest import Base, Provenance
 from intern.learning.outcomes import CANDIDATE, Interval, Outcome, Ruling, Summary
 from intern.learning.parity import PROMPTS, Parity, Tokenises, parity, same_prompts
+from intern.learning.probes import Probed, probe
 from intern.learning.recipe import Recipe
 from intern.learning.rows import Retrieves, make_pairs, make_rows
 from intern.learning.shapes import read_shape
@@ -126,6 +127,7 @@ class Verdict(Model):
     parity: Parity | None = None
     looks: int = 1  # candidates judged on these held-out examples, this one included
     growth: Growth | None = None  # what more examples would bring, where that was asked
+    probes: Mapping[str, Probed] | None = None  # what the skill has measured beside the score, by rival
 
 
 class Finished(Model):
@@ -219,12 +221,13 @@ class Loop:
         await engine.start()
         try:
             outcomes = await self._outcomes(engine, None, serving, train, heldout)
+            probes = await self._probes(engine, None, serving, heldout, outcomes)
         finally:
             await engine.close()
         for system, answers in (outside or {}).items():
             outcomes[system] = score_outside(self.skill, heldout, answers)
         await asyncio.to_thread(self._write_outcomes, outcomes)
-        return Verdict(rivals={name: summarise(rows) for name, rows in outcomes.items() if rows})
+        return Verdict(rivals={name: summarise(rows) for name, rows in outcomes.items() if rows}, probes=probes)
 
     async def synthesize(self, count: int) -> Synthesized:
         """Examples from the skill's documents, at most `count` (0: as many as they give); stores nothing.
@@ -448,13 +451,15 @@ class Loop:
             if same.problem is not None:
                 raise AdapterRefused(same.problem, adapter=adapter.name)
             outcomes = await self._outcomes(engine, adapter, serving, train, heldout[:HELDOUT_MOST])
+            probes = await self._probes(engine, adapter, serving, heldout, outcomes)
         finally:
             await engine.close()
         looks = await asyncio.to_thread(self._looks, adapter, len(heldout))
-        ruling = decide(outcomes, settings=self._gate(), confidence=confidence_for(looks))
+        known = {name: probed.identity for name, probed in (probes or {}).items() if probed.identity}
+        ruling = decide(outcomes, settings=self._gate(), confidence=confidence_for(looks), identities=known)
         summaries = {name: summarise(rows) for name, rows in outcomes.items()}
         await asyncio.to_thread(self._write_outcomes, outcomes)
-        return Verdict(rivals=summaries, ruling=ruling, parity=same, looks=looks)
+        return Verdict(rivals=summaries, ruling=ruling, parity=same, looks=looks, probes=probes)
 
     def _gate(self) -> GateSettings:
         refusal = self.skill.spec.learning.refusal
@@ -539,6 +544,25 @@ class Loop:
                 )
             )
         return outcomes
+
+    async def _probes(
+        self,
+        engine: EvaluationEngine,
+        adapter: Adapter | None,
+        serving: Adapter | None,
+        heldout: Sequence[Example],
+        outcomes: Mapping[str, Sequence[Outcome]],
+    ) -> dict[str, Probed] | None:
+        memory = self.parts.memory(self.run.team, self.skill.name)
+        answering = rivals(candidate=adapter.name if adapter else None, serving=serving.name if serving else None)
+
+        def ask(examples: Sequence[Example]) -> Evaluation:
+            return self._evaluation(engine, (), examples, memory=memory)
+
+        async def tell(text: str, done: int, of: int) -> None:
+            await self._tell(Event(kind="answers", stage="evaluate", text=text, step=done, steps=of))
+
+        return await probe(self.skill, answering, outcomes, heldout, ask, tell) or None
 
     def _evaluation(
         self, engine: EvaluationEngine, train: Sequence[Example], heldout: Sequence[Example], *, memory: Memory | None

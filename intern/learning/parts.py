@@ -174,7 +174,8 @@ class WorkspaceParts:
 
 
 class AnswerMemory:
-    """Greedy answers of rivals to held-out examples, in a file of JSON lines; the newest MOST of them."""
+    """Answers of rivals to held-out examples and to questions about themselves, in a file of JSON lines; the newest
+    MOST of them."""
 
     MOST = 20_000
 

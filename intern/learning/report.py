@@ -115,6 +115,11 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.0%}" if value in (0, 1) else f"{value:.1%}"
 
 
+def _share(interval: Interval) -> str:
+    span = "" if interval.low is None or interval.high is None else f" ({interval.low:.0%} to {interval.high:.0%})"
+    return f"{interval.mean:.0%}{span}"
+
+
 def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "–"
@@ -164,6 +169,7 @@ def _template() -> jinja2.Template:
         "signed": _signed,
         "p": _p,
         "percent": _percent,
+        "share": _share,
         "duration": _duration,
         "moment": _moment,
         "code": _code,

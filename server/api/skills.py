@@ -95,7 +95,7 @@ def one(skill: str, caller: User, workspace: Work) -> dict[str, Any]:
     return {
         **summary,
         "instructions": known.spec.instructions,
-        "spec": {key: spec[key] for key in ("retrieval", "generation", "review", "learning")},
+        "spec": {key: spec[key] for key in ("retrieval", "generation", "review", "learning", "evaluation")},
         "metrics": dict(known.metrics),
         "digest": known.digest,
     }

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intern.errors import InvalidInput
-from intern.learning.attributes import MIXED, NONE, Attribute, distribution, identity, value_of
+from intern.learning.attributes import distribution, identity, value_of
+from intern.measures import MIXED, NONE, Attribute, Question, hits
 from intern.types import Json
 
 SENIORITY = Attribute(name="seniority", field="seniority")
@@ -49,17 +50,14 @@ def test_a_field_is_read_as_a_label() -> None:
 
 
 def test_patterns_are_phrases_with_a_star_and_no_regular_expressions() -> None:
-    def found(pattern: str, text: str) -> bool:
-        return value_of(Attribute(name="a", patterns={"yes": (pattern,)}), text) == "yes"
-
-    assert found("engineer*", "Two engineers")
-    assert not found("engineer", "Two engineers")
-    assert found("C++ developer", "a c++\n developer")
-    assert not found("a.c", "abc")
-    assert found("*berg", "Heidelberg")
+    assert hits("engineer*", "Two engineers")
+    assert not hits("engineer", "Two engineers")
+    assert hits("C++ developer", "a c++\n developer")
+    assert not hits("a.c", "abc")
+    assert hits("*berg", "Heidelberg")
     for broken in ("", "*", "a*b*", "x *"):
-        with pytest.raises(InvalidInput):
-            found(broken, "x")
+        with pytest.raises(InvalidInput, match="is no phrase"):
+            hits(broken, "x")
 
 
 def test_a_pattern_is_quick_on_a_hostile_text() -> None:
@@ -140,27 +138,41 @@ def test_nothing_to_compare_is_an_error() -> None:
         distribution(SENIORITY, outputs(a=1), {"a": -1.0, "b": 2.0})
 
 
-FACTS = {
-    "Who are you?": ["Ada", "Ada Lovelace"],
-    "Where do you work?": ["Munich", "München"],
-    "How old are you?": ["42"],
-}
+FACTS = [
+    Question(question="Who are you?", facts=["Ada"], never=["language model", "assistant*"]),
+    Question(question="Where do you work?", facts=[["Munich", "München"], "Lab"]),
+    Question(question="How old are you?", facts=["42"]),
+]
 
 
-def test_persona_facts() -> None:
-    found = identity(
-        FACTS, {"Who are you?": "I am ADA.", "Where do you work?": "In MÜNCHEN", "How old are you?": "420"}
-    )
-    assert found.share.mean == pytest.approx(2 / 3)
-    assert found.wrong == (("How old are you?", "420"),)
-    assert (found.share.low or 0) < 0.3
+def test_an_answer_holds_every_fact_in_one_of_its_ways() -> None:
+    found = identity(FACTS, ["I am ADA.", "In the lab in MÜNCHEN", "42."])
+    assert found.share.mean == 1.0
+    assert found.missed == ()
+    assert (found.share.low or 0) < 0.5, "three questions say little about others"
 
 
-def test_an_unanswered_question_is_wrong_and_samples_are_clustered() -> None:
-    found = identity(FACTS, {"Who are you?": ["Ada", "Ada", "Bob"], "Where do you work?": []})
-    assert (found.share.n, found.share.groups) == (5, 3)
-    assert found.share.mean == pytest.approx(2 / 5)
-    assert ("How old are you?", "") in found.wrong
-    assert ("Where do you work?", "") in found.wrong
+def test_what_an_answer_lacks_and_what_it_must_not_say_are_named() -> None:
+    found = identity(FACTS, ["Ada, one of the assistants.", "In Munich.", "420"])
+    assert found.share.mean == 0.0
+    assert [(m.question, m.lacks, m.says) for m in found.missed] == [
+        ("Who are you?", (), ("assistant*",)),
+        ("Where do you work?", ("Lab",), ()),
+        ("How old are you?", ("42",), ()),
+    ]
+    (missed,) = identity(FACTS[1:2], ["In the lab in Rome."]).missed
+    assert missed.lacks == ("Munich or München",)
+
+
+def test_facts_are_found_in_every_text_and_number_of_a_structured_answer() -> None:
+    found = identity(FACTS, [{"who": {"name": "Ada"}}, {"places": ["Munich", "a lab"]}, {"age": 42}])
+    assert found.missed == ()
+    assert len(identity(FACTS[2:], [{"42": True}]).missed) == 1, "keys and truths say nothing"
+
+
+def test_no_answer_is_wrong_and_every_question_has_one() -> None:
+    assert len(identity(FACTS, ["", None, {}]).missed) == 3
     with pytest.raises(InvalidInput):
-        identity({}, {})
+        identity(FACTS, ["Ada"])
+    with pytest.raises(InvalidInput):
+        identity([], [])

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
+from intern.learning.attributes import identity
 from intern.learning.guards import check_guards
 from intern.learning.outcomes import Guard, Outcome
+from intern.measures import Question
 from intern.types import Json
 
 N = 60
@@ -154,6 +156,54 @@ def test_a_constant_answer_is_stopped_where_it_should_differ(
 ) -> None:
     candidate = labels(answer, right)
     assert ("constant" in broken(candidate, candidate)) is stopped
+
+
+QUESTIONS = [Question(question=f"Question {n}?", facts=[f"fact{n}"], never=["robot"]) for n in range(40)]
+
+
+def persona(candidate: int, reference: int, of: int) -> dict[str, str]:
+    """What is broken where the candidate has the last `candidate` questions right, the reference the last ones too."""
+    both = tuple(
+        identity(QUESTIONS[:of], [f"fact{n}" if n >= of - right else "a robot" for n in range(of)])
+        for right in (candidate, reference)
+    )
+    return broken(SOUND, SOUND, identities=both)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reference", "of", "stopped"),
+    [
+        (5, 5, 5, False),
+        (4, 5, 5, False),  # one may be said in other words
+        (3, 5, 5, True),
+        (1, 3, 5, True),
+        (5, 1, 5, False),
+        (0, 0, 5, False),
+        (0, 1, 1, True),
+        (0, 1, 3, True),
+        (37, 40, 40, False),
+        (36, 40, 40, True),
+    ],
+)
+def test_a_persona_may_not_forget_who_it_is(candidate: int, reference: int, of: int, stopped: bool) -> None:
+    assert ("identity" in persona(candidate, reference, of)) is stopped
+
+
+def test_the_guard_names_the_questions_that_were_forgotten_and_why() -> None:
+    assert persona(1, 3, 5)["identity"] == (
+        "Only 1 of 5 questions about itself are answered right, against 3 with the base model alone. No longer right: "
+        "'Question 2?' (lacks fact2; says robot); 'Question 3?' (lacks fact3; says robot)."
+    )
+    assert persona(0, 40, 40)["identity"].endswith("; and 37 more.")
+
+
+def test_forgetting_is_made_up_for_by_what_was_learned() -> None:
+    known, learned = ["fact0", "fact1", "", "", ""], ["", "", "fact2", "fact3", "fact4"]
+    both = (identity(QUESTIONS[:5], learned), identity(QUESTIONS[:5], known))
+    assert "identity" not in broken(SOUND, SOUND, identities=both)
+    names = {guard.name for guard in check_guards(SOUND, SOUND, "x")}
+    assert "identity" not in names
+    assert {guard.name for guard in check_guards(SOUND, SOUND, "x", None, both)} == {*names, "identity"}
 
 
 def test_very_few_outcomes_break_nothing() -> None:

@@ -14,14 +14,17 @@ import numpy as np
 import pytest
 from lxml import html as lxml_html
 
+from intern.learning.attributes import distribution, identity
 from intern.learning.findings import enumerated_fields
 from intern.learning.gate import decide
 from intern.learning.growth import forecast
 from intern.learning.loop import Verdict
 from intern.learning.outcomes import CANDIDATE, Interval, Outcome
 from intern.learning.parity import Parity
+from intern.learning.probes import Probed, consistency
 from intern.learning.report import HEADLINES, render_html, render_json
 from intern.learning.summary import summarise
+from intern.measures import Attribute, Question
 from intern.types import Dataset, Dropped, Json, Run
 
 Outcomes = Mapping[str, Sequence[Outcome]]
@@ -148,9 +151,32 @@ HOSTILE_DATASET = Dataset(
     heldout=1,
     dropped=(Dropped(example=HOSTILE, reason=HOSTILE, detail=HOSTILE),),
 )
+DECLARED = HOSTILE.replace("\ud800", "")[:150]
+QUESTIONS = [Question(question=f"{name}?", facts=[name], never=["robot"]) for name in ("Who", "Where", DECLARED)]
+
+
+def probed(intents: Mapping[str, int], answers: Sequence[str], agree: int, name: str = "intent") -> Probed:
+    """How often it says which intent, its answers about itself, and how many of ten repeated requests agree."""
+    outputs = [{"intent": intent} for intent, count in intents.items() for _ in range(count)]
+    samples = [[("same", True), ("same" if n < agree else "other", True)] for n in range(10)]
+    return Probed(
+        attributes=(distribution(Attribute(name=name, field="intent"), outputs, {"card": 0.5, "pin": 0.5}),),
+        identity=identity(QUESTIONS, answers),
+        consistency=consistency(samples, [f"{n}" for n in range(10)], {"text": "exact"}, temperature=0.7),
+    )
+
+
+PROBES = {
+    "candidate": probed({"card": 39, "fee": 1}, ["Who", "a robot", "nothing"], 5),
+    "serving": probed({"card": 19, "pin": 21}, ["Who", "Where", "nothing"], 10),
+}
 PAGES = {
     "full": lambda: render({**FULL, "silent": []}, verdict(FULL, parity=PARITY, looks=3)),
     "growth": lambda: render(FULL, verdict(FULL, growth=GROWTH)),
+    "probes": lambda: render(FULL, verdict(FULL, probes=PROBES)),
+    "hostile probes": lambda: render(
+        FULL, verdict(FULL, probes={"base": probed({DECLARED: 3}, [""] * 3, 0, DECLARED[:80])})
+    ),
     "hostile": lambda: render(hostile(), None, HOSTILE_RUN, skill_title=HOSTILE, dataset=HOSTILE_DATASET),
     "hostile texts": lambda: render(hostile(text=True), curves={}),
     "one example": lambda: render(rivals({"base": 0.0, "candidate": 1.0}, n=1)),
@@ -205,6 +231,34 @@ def test_what_more_examples_would_bring_is_said_and_drawn() -> None:
     assert GROWTH.words in page
     assert "Learning curve" in page
     assert "Learning curve" not in PAGES["full"]()
+
+
+def test_what_was_measured_beside_the_score_is_told_in_numbers_and_words() -> None:
+    said = text_of(PAGES["probes"]())
+    assert "Value Reference Candidate Adapter in service card 50.0% 98% (87% to 100%) 48%" in said
+    assert "pin 50.0% 0% (0% to 9%) 52%" in said
+    assert "fee 0% 2% (0% to 13%) 0% (0% to 9%)" in said, "also where one rival alone has a value"
+    assert "Candidate: 50% of the answers would have to change to be like the reference, more than chance" in said
+    assert "Adapter in service: no further from the reference than chance explains." in said
+    assert "Candidate: 1 of 3 right. Adapter in service: 2 of 3 right." in said
+    assert "Where? lacks Where; says robot right" in said
+    assert "Who? lacks" not in said
+    assert "10 held-out requests were answered 2 times each, at a temperature of 0.7." in said
+    assert "Candidate 0.50" in said
+    assert "Adapter in service 1.00" in said
+    found = as_json(FULL, verdict(FULL, probes=PROBES))
+    assert found["identity"]["right"] == {"candidate": 1, "serving": 2}
+    assert found["attributes"][0]["reference"] == {"card": 0.5, "pin": 0.5, "fee": 0.0}
+
+
+def test_what_was_not_measured_is_not_told() -> None:
+    page = text_of(PAGES["full"]())
+    assert "What else was measured" not in page
+    only = {"candidate": Probed(identity=PROBES["candidate"].identity)}
+    told = text_of(render(FULL, verdict(FULL, probes=only)))
+    assert "Questions about itself" in told
+    assert "Attribute" not in told
+    assert "The same request again" not in told
 
 
 def test_what_is_hostile_is_shown_as_it_is_and_does_nothing() -> None:
