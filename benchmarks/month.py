@@ -27,6 +27,7 @@ import yaml
 
 from benchmarks import learning, report
 from benchmarks.snips import rows, schema_of, spec_of
+from intern.errors import OutputInvalid
 from intern.learning.statistics import clustered_mean
 from intern.reviews import Judgement
 from intern.store.learning import get_run
@@ -88,9 +89,12 @@ class People:
         return who, Judgement(record=record, verdict="correct", correction=wanted)
 
 
-async def answer(workspace: Workspace, text: str) -> tuple[str, Json]:
-    """(record, output) of one request, answered by what serves."""
-    found = await workspace.pipeline.answer(Ask(messages=(Message(role="user", content=text),), skill=SKILL))
+async def answer(workspace: Workspace, text: str) -> tuple[str | None, Json]:
+    """(record, output) of one request, answered by what serves; None for both where the answer broke its form."""
+    try:
+        found = await workspace.pipeline.answer(Ask(messages=(Message(role="user", content=text),), skill=SKILL))
+    except OutputInvalid:
+        return None, None
     return found.record, found.choices[0].parsed
 
 
@@ -116,6 +120,8 @@ async def month(batches: Sequence[int]) -> dict[str, Any]:
             accepted = 0
             for text, right in stream[taken : taken + size]:
                 record, said = await answer(workspace, text)
+                if record is None:
+                    continue
                 who, judgement = people.judge(record, said, right)
                 workspace.reviews.add(Caller(key=who), judgement)
                 accepted += judgement.verdict == "accept"

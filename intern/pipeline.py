@@ -50,6 +50,7 @@ from intern.types import (
 
 AUTO = "intern-auto"
 _REPAIR_QUOTE = 2_000
+_MORE_ROOM = 4  # times the skill's own limit, for an answer that was cut: a model that never ends must not take minutes
 
 
 class Routes(Protocol):
@@ -78,6 +79,19 @@ class Adapters(Protocol):
     async def acquire(self, team: str, skill: str, version: str | None) -> Lease: ...
 
     def release(self, lease: Lease) -> None: ...
+
+
+class Shows(Protocol):
+    """Worked examples for a skill's prompt, as turns of the conversation; none where it asks for none."""
+
+    async def shown(self, team: str, skill: Skill, request: str | Vectors) -> Sequence[Sequence[Message]]: ...
+
+
+class NoExamples:
+    """Prompts without examples."""
+
+    async def shown(self, team: str, skill: Skill, request: str | Vectors) -> Sequence[Sequence[Message]]:
+        return ()
 
 
 class BaseOnly:
@@ -172,6 +186,7 @@ class Pipeline:
         engine: Engine,
         recorder: Recorder,
         adapters: Adapters | None = None,
+        examples: Shows | None = None,
         passage_tokens: int = 1200,
         deadline: float = 120.0,
         seed: int | None = None,
@@ -182,6 +197,7 @@ class Pipeline:
         self.engine = engine
         self.recorder = recorder
         self.adapters = adapters or BaseOnly()
+        self.examples = examples or NoExamples()
         self.passage_tokens = passage_tokens
         self.deadline = deadline
         self.span: Span = no_span  # entered around each stage; replaced by whoever traces
@@ -272,6 +288,9 @@ class Pipeline:
                 await self.knowledge.ready(ask.caller.team, name)
                 found = await asyncio.to_thread(self._retrieve, ask, skill, vector)
         with work.timed("prompt"):
+            shown: Sequence[Sequence[Message]] = ()
+            if skill.spec.prompting.examples != "none" and work.lease.name is None:  # adapters learn without them
+                shown = await self.examples.shown(ask.caller.team, skill, text if vector is None else vector)
             work.prompt = await prompts.build(
                 skill,
                 ask.messages,
@@ -279,6 +298,7 @@ class Pipeline:
                 self.engine,
                 passage_tokens=self.passage_tokens,
                 max_tokens=ask.sampling.max_tokens,
+                examples=shown,
             )
         work.passages = work.prompt.passages
         work.notes += work.prompt.notes
@@ -408,7 +428,8 @@ class Pipeline:
         extra: tuple[Message, ...] = ()
         if choice.finish_reason == "length":
             used = await prompts.measure(self.engine, work.prompt.messages, 0)
-            room = max(self.engine.info.context - used, work.prompt.max_tokens)
+            room = min(self.engine.info.context - used, _MORE_ROOM * work.prompt.max_tokens)
+            room = max(room, work.prompt.max_tokens)
         else:
             said = choice.text[:_REPAIR_QUOTE]
             demand = (

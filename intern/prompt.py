@@ -70,18 +70,25 @@ async def build(
     *,
     passage_tokens: int,
     max_tokens: int | None = None,
+    examples: Sequence[Sequence[Message]] = (),
 ) -> Prompt:
     """The prompt that fits: within `passage_tokens` for passages, and the engine's context for everything.
 
+    `examples` are worked ones, as turns before the conversation; the first ones are left out where not all fit.
     `max_tokens` is the caller's own limit; without one the skill's is used and lowered to what is left. Raises
     ContextOverflow with the numbers when the conversation, or it and the caller's limit, cannot fit.
     """
     context = engine.info.context
     wanted = max_tokens or skill.spec.generation.max_tokens
-    bare = render(skill, conversation, ())
-    needed = await measure(engine, bare, context - wanted - (passage_tokens if passages else 0))
-    if needed + (wanted if max_tokens else min(wanted, 32)) > context:
-        raise ContextOverflow(needed + wanted, context)
+    while True:
+        turns = [*(turn for example in examples for turn in example), *conversation]
+        bare = render(skill, turns, ())
+        needed = await measure(engine, bare, context - wanted - (passage_tokens if passages else 0))
+        if needed + (wanted if max_tokens else min(wanted, 32)) <= context:
+            break
+        if not examples:
+            raise ContextOverflow(needed + wanted, context)
+        examples = examples[1:]
     wanted = min(wanted, context - needed)
     shown: list[Passage] = []
     notes: list[str] = []
@@ -94,7 +101,7 @@ async def build(
             continue
         used += tokens
         shown.append(passage)
-    messages = render(skill, conversation, shown) if shown else bare
+    messages = render(skill, turns, shown) if shown else bare
     return Prompt(messages=messages, passages=tuple(shown), max_tokens=wanted, notes=tuple(notes))
 
 

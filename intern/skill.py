@@ -41,6 +41,13 @@ class Retrieval(Model):
     citations: str | None = None
 
 
+class Prompting(Model):
+    """Worked examples in the base model's prompt: none, the same ones for every request, or the nearest to it. They
+    come from the skill's newest dataset. An adapter answers without them."""
+
+    examples: Literal["none", "fixed", "nearest"] = "none"
+
+
 class Generation(Model):
     """Defaults for decoding; a request may override them. `temperature` 0 is greedy."""
 
@@ -85,6 +92,7 @@ class SkillSpec(BaseModel):
     instructions: str = Field(min_length=1, max_length=20_000)
     output: str | None = None
     retrieval: Retrieval = Retrieval()
+    prompting: Prompting = Prompting()
     generation: Generation = Generation()
     review: ReviewRule = ReviewRule()
     learning: Learning = Learning()
@@ -113,7 +121,7 @@ class Skill:
 
     @cached_property
     def digest(self) -> str:
-        spec = self.spec.model_dump(mode="json", include={"instructions", "retrieval", "generation"})
+        spec = self.spec.model_dump(mode="json", include={"instructions", "retrieval", "prompting", "generation"})
         body = json.dumps([self.name, spec, self.schema.digest if self.schema else None], sort_keys=True)
         return hashlib.sha256(body.encode()).hexdigest()
 

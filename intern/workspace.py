@@ -26,6 +26,7 @@ from intern.learning.erasure import Erasure
 from intern.learning.learner import Learner
 from intern.learning.loop import BaseModel
 from intern.learning.parts import WorkspaceParts
+from intern.learning.shots import ServedShots
 from intern.learning.triggers import Triggers
 from intern.library import SkillLibrary
 from intern.models import source
@@ -103,6 +104,7 @@ class Workspace:
             knowledge=self.documents,
             engine=self.engine,
             adapters=self.deployments,
+            examples=ServedShots(self.database, lambda texts: self.embedder.embed(texts), self.engine),
             recorder=self.recorder,
             passage_tokens=settings.passage_tokens,
             deadline=settings.deadline,

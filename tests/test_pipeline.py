@@ -15,10 +15,10 @@ from intern.engines.base import EngineRequest, Token
 from intern.engines.fake import FakeEngine, Reply
 from intern.errors import DeadlineExceeded, EngineFailure, InvalidInput, NotFound, OutputInvalid
 from intern.library import SkillLibrary
-from intern.pipeline import Closed, Opened, Pipeline
+from intern.pipeline import BaseOnly, Closed, Opened, Pipeline
 from intern.prompt import cite_only
-from intern.skill import write_skill
-from intern.types import Ask, Caller, Candidate, Message, Passage, Record, Route, Sampling
+from intern.skill import Skill, write_skill
+from intern.types import Ask, Caller, Candidate, Lease, Message, Passage, Record, Route, Sampling
 
 LABEL = {
     "type": "object",
@@ -184,6 +184,48 @@ def test_an_answer_cut_by_the_skills_limit_gets_more_room(setting: Setting) -> N
     assert answer.choices[0].valid
     limits = [r.sampling.max_tokens or 0 for r in engine.requests]
     assert limits[1] > 1000 > limits[0]
+
+
+def test_an_answer_that_never_ends_gets_four_times_the_room_and_no_more(setting: Setting) -> None:
+    endless = json.dumps({"answer": "word " * 20_000, "sources": []})
+    pipeline, engine = setting.pipeline(endless)
+    with pytest.raises(OutputInvalid):
+        asyncio.run(pipeline.answer(ask("docs please")))
+    limits = [r.sampling.max_tokens or 0 for r in engine.requests]
+    assert limits == [limits[0], 4 * limits[0]]
+
+
+class Shown:
+    async def shown(self, team: str, skill: Skill, request: object) -> list[tuple[Message, ...]]:
+        return [(Message(role="user", content="label that"), Message(role="assistant", content='{"label": "b"}'))]
+
+
+@pytest.mark.parametrize("examples", ["none", "nearest"])
+def test_a_prompt_has_examples_only_where_the_skill_asks_for_them(tmp_path: Path, examples: str) -> None:
+    setting = Setting(tmp_path)
+    spec = {"title": "Labels", "description": "D", "instructions": "Label.", "prompting": {"examples": examples}}
+    write_skill(tmp_path / "skills", "shown", spec, schema=LABEL)
+    setting.library.refresh()
+    pipeline, engine = setting.on(FakeEngine(['{"label": "a"}']), examples=Shown())
+    asyncio.run(pipeline.answer(ask(skill="shown")))
+    said = [m.content for m in engine.requests[0].messages]
+    assert said == ["Label.", *(["label that", '{"label": "b"}'] if examples == "nearest" else []), "label this"]
+
+
+def test_an_adapter_answers_without_examples_as_it_learned_to(tmp_path: Path) -> None:
+    class Adapter(BaseOnly):
+        async def acquire(self, team: str, skill: str, version: str | None) -> Lease:
+            return Lease(name=f"{skill}@v1", engine_name="a")
+
+    setting = Setting(tmp_path)
+    spec = {"title": "Labels", "description": "D", "instructions": "Label.", "prompting": {"examples": "nearest"}}
+    write_skill(tmp_path / "skills", "shown", spec, schema=LABEL)
+    setting.library.refresh()
+    engine = FakeEngine(['{"label": "a"}'])
+    asyncio.run(engine.set_adapters({"a": "file"}))
+    pipeline, engine = setting.on(engine, examples=Shown(), adapters=Adapter())
+    asyncio.run(pipeline.answer(ask(skill="shown")))
+    assert [m.content for m in engine.requests[0].messages] == ["Label.", "label this"]
 
 
 def test_a_stream_opens_with_the_route_and_closes_with_the_answer(setting: Setting) -> None:

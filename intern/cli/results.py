@@ -11,6 +11,7 @@ from typing import Any
 
 from intern.cli import output
 from intern.cli.progress import duration
+from intern.learning.outcomes import EXAMPLES_OF
 
 HEADLINES = {
     "promote": "Better: the new adapter beats everything that it was compared with.",
@@ -134,5 +135,9 @@ def next_steps(run: Body) -> list[str]:
         more = f"about {collect} more" if collect else "more"
         return [f"bring {more} examples (reviews, or intern examples import {skill} FILE), then learn again", look]
     if run["decision"] == "prompting_is_enough":
-        return ["nothing; if a few examples in the prompt did it, write them into the skill's instructions", look]
+        best = ((run.get("verdict") or {}).get("ruling") or {}).get("best_prompt")
+        if best in EXAMPLES_OF:
+            key = f"prompting: {{examples: {EXAMPLES_OF[best]}}}"
+            return [f"put `{key}` into skill.yaml, and prompts have them from now on", look]
+        return ["nothing: the base model with the skill's instructions does it", look]
     return [f"what served before still serves. Correct or add examples of {skill}, then learn again", look]

@@ -13,24 +13,17 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Literal, Protocol
-
-import numpy as np
+from typing import Protocol
 
 from intern import prompt as prompts
 from intern.engines.base import Engine, EngineRequest
 from intern.errors import ContextOverflow
-from intern.learning.dataset import canonical, enumerated
 from intern.learning.metrics import mean_score, score_fields
 from intern.learning.outcomes import CANDIDATE, SERVING, Outcome
-from intern.learning.rows import Retrieves, conversation_of, written
-from intern.models.embedder import Vectors
+from intern.learning.rows import Retrieves, conversation_of
+from intern.learning.shots import Embeds, Mode, Shots
 from intern.skill import Skill
-from intern.types import Example, Json, Message, Model, Passage, Sampling
-
-FIXED_SHOTS = 17
-NEAREST_SHOTS = 5
-SHOT_TOKENS = 1500  # of all examples in a prompt together: reading them takes a small model on a CPU seconds
+from intern.types import Example, Json, Model, Passage, Sampling
 
 
 class Rival(Model):
@@ -38,7 +31,7 @@ class Rival(Model):
 
     name: str
     adapter: str | None = None
-    shots: Literal["none", "fixed", "nearest"] = "none"
+    shots: Mode = "none"
 
 
 def rivals(*, candidate: str | None, serving: str | None) -> list[Rival]:
@@ -83,21 +76,18 @@ class Evaluation:
         heldout: Sequence[Example],
         train: Sequence[Example],
         retrieve: Retrieves,
-        embed: Callable[[Sequence[str]], Vectors],
+        embed: Embeds,
         passage_tokens: int,
         memory: Memory | None = None,
     ) -> None:
         self.skill = skill
         self.engine = engine
         self.heldout = heldout
-        self.train = train
         self._retrieve = retrieve
-        self._embed = embed
         self._passage_tokens = passage_tokens
         self._memory = memory
         self._passages: dict[str, Sequence[Passage]] = {}
-        self._fixed: list[Example] | None = None
-        self._vectors: tuple[Vectors, Vectors] | None = None
+        self._shots = Shots(skill, train, embed)
 
     async def answer(self, rival: Rival, *, tell: Callable[[int], Awaitable[None]] | None = None) -> list[Outcome]:
         """The rival's outcomes in the order of the examples. `tell` gets how many are done."""
@@ -172,47 +162,19 @@ class Evaluation:
 
     async def _prompt(self, rival: Rival, place: int, passages: Sequence[Passage]) -> prompts.Prompt | None:
         """With as many examples as fit; None when not even the request fits."""
-        conversation = conversation_of(self.heldout[place])
-        shots = await self._shots(rival, place)
-        while True:
-            turns = [turn for shot in shots for turn in self._as_turns(shot)]
-            try:
-                return await prompts.build(
-                    self.skill, [*turns, *conversation], passages, self.engine, passage_tokens=self._passage_tokens
-                )
-            except ContextOverflow:
-                if not shots:
-                    return None
-                shots = shots[1:]
-
-    def _as_turns(self, shot: Example) -> list[Message]:
-        turns = [m for m in conversation_of(shot) if m.role != "system"]
-        return [*turns, Message(role="assistant", content=written(self.skill, shot.output))]
-
-    async def _shots(self, rival: Rival, place: int) -> list[Example]:
-        if rival.shots == "none" or not self.train:
-            return []
-        if rival.shots == "fixed":
-            if self._fixed is None:
-                self._fixed = await self._fitting(varied(self.skill, self.train)[:FIXED_SHOTS])
-            return self._fixed
-        if self._vectors is None:
-            known = await asyncio.to_thread(self._embed, [e.text for e in self.train])
-            asked = await asyncio.to_thread(self._embed, [e.text for e in self.heldout])
-            self._vectors = (known, asked)
-        known, asked = self._vectors
-        nearest = np.argsort(-(known @ asked[place]), kind="stable")[:NEAREST_SHOTS]
-        return (await self._fitting([self.train[i] for i in nearest]))[::-1]  # the nearest one last
-
-    async def _fitting(self, shots: Sequence[Example]) -> list[Example]:
-        fitting: list[Example] = []
-        used = 0
-        for shot in shots:
-            used += await prompts.measure(self.engine, self._as_turns(shot), 0)
-            if used > SHOT_TOKENS:
-                break
-            fitting.append(shot)
-        return fitting
+        example = self.heldout[place]
+        shown = await self._shots.shown(rival.shots, example.text, self.engine)
+        try:
+            return await prompts.build(
+                self.skill,
+                conversation_of(example),
+                passages,
+                self.engine,
+                passage_tokens=self._passage_tokens,
+                examples=shown,
+            )
+        except ContextOverflow:
+            return None
 
     def _outcome(self, example: Example, generated: Generated, passages: Sequence[Passage]) -> Outcome:
         return score(
@@ -270,19 +232,6 @@ def score_outside(skill: Skill, heldout: Sequence[Example], answers: Mapping[str
             output = answers[example.id]
             found.append(score(skill, example, output if isinstance(output, str) else json.dumps(output)))
     return found
-
-
-def varied(skill: Skill, train: Sequence[Example]) -> list[Example]:
-    """Examples in a fixed order in which the values of the first enumerated field take turns."""
-    field = next(iter(enumerated(skill.schema)), None)
-    by_value: dict[str, list[Example]] = {}
-    for example in sorted(train, key=lambda e: hashlib.sha256(e.id.encode("utf-8", "replace")).digest()):
-        value = example.output
-        for name in field or ():
-            value = value.get(name) if isinstance(value, dict) else None
-        by_value.setdefault(canonical(value) if field else "", []).append(example)
-    queues = [by_value[value] for value in sorted(by_value)]
-    return [queue[turn] for turn in range(max(map(len, queues), default=0)) for queue in queues if turn < len(queue)]
 
 
 async def generate(engine: Engine, request: EngineRequest) -> Generated:

@@ -20,6 +20,7 @@ from intern.learning.comparison import Case, cases
 from intern.learning.guards import why
 from intern.learning.outcomes import (
     CANDIDATE,
+    EXAMPLES_OF,
     PROMPT_ONLY,
     SERVING,
     Decision,
@@ -390,10 +391,10 @@ def _next_steps(run: Run, ruling: Ruling | None, best: str | None) -> list[str]:
                 "examples is held out by itself. Then learn again.",
             ]
         return [stays, "Collect more examples to train on, of the kinds that go wrong below, and learn again."]
-    shots = {"few-shot": "typical examples", "retrieval": "examples much like the requests that come"}.get(best or "")
+    shots = EXAMPLES_OF.get(best or "")
     return [
         f"{adapter} is not needed. {stays}",
         f"{plots.called(best or 'base')} does as well."
-        + (f" To serve that quality, write {shots} into the skill's instructions." if shots else ""),
+        + (f" To serve that quality, put `prompting: {{examples: {shots}}}` into skill.yaml." if shots else ""),
         "Learn again when requests or expected answers change.",
     ]

@@ -17,6 +17,7 @@ from intern.types import Json, Model
 # retrieval: with the training examples nearest to each request in the prompt. serving: the adapter in service.
 # candidate: the new one. Any other name: an outside system, whose outputs were imported.
 PROMPT_ONLY = ("base", "few-shot", "retrieval")
+EXAMPLES_OF = {"few-shot": "fixed", "retrieval": "nearest"}  # what `prompting.examples` says to serve such prompts
 SERVING = "serving"
 CANDIDATE = "candidate"
 

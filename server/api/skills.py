@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 FIT_SECONDS = 20.0  # at most; the skill can be asked by name from the beginning
 _LOOK_SECONDS = 0.05
 
+SECTIONS = ("retrieval", "prompting", "generation", "review", "learning", "evaluation")
+
 router = APIRouter(prefix="/api/skills", route_class=KeyedRoute, tags=["skills"])
 
 
@@ -95,7 +97,7 @@ def one(skill: str, caller: User, workspace: Work) -> dict[str, Any]:
     return {
         **summary,
         "instructions": known.spec.instructions,
-        "spec": {key: spec[key] for key in ("retrieval", "generation", "review", "learning", "evaluation")},
+        "spec": {key: spec[key] for key in SECTIONS},
         "metrics": dict(known.metrics),
         "digest": known.digest,
     }

@@ -227,7 +227,7 @@ def test_people_see_stages_rivals_the_verdict_and_what_to_do_next(owner: Owner, 
     [
         ("reject", "Correct or add examples of leave"),
         ("inconclusive", "about 50 more examples"),
-        ("prompting_is_enough", "write them into the skill's instructions"),
+        ("prompting_is_enough", "nothing: the base model"),
     ],
 )
 def test_each_verdict_comes_with_advice(owner: Owner, learning: Script, decision: str, advice: str) -> None:

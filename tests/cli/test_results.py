@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from intern.cli.results import probe_lines, show
+from intern.cli.results import next_steps, probe_lines, show
 from intern.learning.attributes import distribution, identity
 from intern.learning.probes import Probed, consistency
 from intern.measures import Attribute, Question
@@ -54,3 +54,17 @@ def test_what_was_not_measured_makes_no_line(probes: dict[str, Any] | None) -> N
 def test_all_right_is_said_without_a_list() -> None:
     known = Probed(identity=identity(QUESTIONS[:1], ["fact0"]))
     assert probe_lines(run({"base": known.model_dump(mode="json")}))[0] == "base: 1 of 1 questions about itself right"
+
+
+@pytest.mark.parametrize(
+    ("best", "step"),
+    [
+        ("retrieval", "put `prompting: {examples: nearest}` into skill.yaml"),
+        ("few-shot", "put `prompting: {examples: fixed}` into skill.yaml"),
+        ("base", "nothing: the base model with the skill's instructions does it"),
+    ],
+)
+def test_where_prompting_is_enough_it_says_how_to_serve_that_prompt(best: str, step: str) -> None:
+    body = run(None, decision="prompting_is_enough", adapter="s@v1")
+    body["verdict"]["ruling"] = {"best_prompt": best}
+    assert next_steps(body)[0].startswith(step)

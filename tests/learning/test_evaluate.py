@@ -13,15 +13,14 @@ import pytest
 from intern.engines.base import EngineRequest
 from intern.engines.fake import FakeEngine
 from intern.learning.evaluate import (
-    FIXED_SHOTS,
     Evaluation,
     Generated,
     Rival,
     rivals,
     score,
     score_outside,
-    varied,
 )
+from intern.learning.shots import FIXED
 from intern.models.embedder import Vectors
 from intern.skill import Skill, write_skill
 from intern.types import Example, Message, Passage
@@ -120,7 +119,7 @@ def test_fixed_examples_are_the_same_for_all_and_vary_in_their_answers(skill: Sk
     heads = {tuple(m.content for m in request.messages[:-1]) for request in engine.requests}
     assert len(heads) == 1
     (head,) = heads
-    assert len(head) == 1 + 2 * FIXED_SHOTS
+    assert len(head) == 1 + 2 * FIXED
     assert {json.loads(answer)["topic"] for answer in head[2::2]} == set(TOPICS)
 
 
@@ -138,7 +137,7 @@ def test_examples_that_do_not_fit_are_left_out_rather_than_the_request(skill: Sk
     engine = FakeEngine([right_with_adapter], context=300)
     found = asyncio.run(evaluation(skill, engine).answer(Rival(name="few-shot", shots="fixed")))
     assert len(found) == 6
-    assert all(len(request.messages) < 2 + 2 * FIXED_SHOTS for request in engine.requests)
+    assert all(len(request.messages) < 2 + 2 * FIXED for request in engine.requests)
 
 
 def test_an_answer_that_is_remembered_is_not_asked_for_again(skill: Skill) -> None:
@@ -163,10 +162,3 @@ def test_an_outside_system_is_scored_on_what_it_answered(skill: Skill) -> None:
     heldout = [example(n) for n in range(4)]
     found = score_outside(skill, heldout, {"e0": {"topic": "order"}, "e1": '{"topic": "other"}', "e3": "no JSON"})
     assert [(o.example, o.score, o.valid) for o in found] == [("e0", 1.0, True), ("e1", 0.0, True), ("e3", 0.0, False)]
-
-
-def test_varied_examples_take_turns(skill: Skill) -> None:
-    shots = varied(skill, [example(n) for n in range(0, 30)])
-    first = [shot.output["topic"] for shot in shots[:6]]
-    assert sorted(first[:3]) == sorted(first[3:]) == sorted(TOPICS)
-    assert len(shots) == 30
