@@ -11,7 +11,6 @@ from typing import Any
 
 from intern.cli import output
 from intern.cli.progress import duration
-from intern.learning.outcomes import EXAMPLES_OF
 
 HEADLINES = {
     "promote": "Better: the new adapter beats everything that it was compared with.",
@@ -135,6 +134,8 @@ def next_steps(run: Body) -> list[str]:
         more = f"about {collect} more" if collect else "more"
         return [f"bring {more} examples (reviews, or intern examples import {skill} FILE), then learn again", look]
     if run["decision"] == "prompting_is_enough":
+        from intern.learning.outcomes import EXAMPLES_OF
+
         best = ((run.get("verdict") or {}).get("ruling") or {}).get("best_prompt")
         if best in EXAMPLES_OF:
             key = f"prompting: {{examples: {EXAMPLES_OF[best]}}}"
