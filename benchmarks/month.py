@@ -54,6 +54,8 @@ def requests() -> tuple[list[tuple[str, Json]], list[tuple[str, Json]]]:
 
 def write_skill(home: Path) -> None:
     schema = schema_of(INTENT)
+    for slot in schema["properties"].values():  # a model that never ends a list would make the month a year
+        slot |= {"maxItems": 2, "items": {"type": "string", "maxLength": 80}}
     spec = {
         **spec_of(INTENT, list(schema["properties"])),
         "output": "schema.json",
