@@ -85,6 +85,12 @@ class Settings(BaseSettings):
     inflated_bytes: int = Field(200_000_000, ge=1, description="Most bytes a compressed document may inflate to.")
     body_bytes: int = Field(4_000_000, ge=1, description="Largest JSON request body.")
 
+    @field_validator("api_key", "engine_key", "teacher_key", mode="before")
+    @classmethod
+    def _strip(cls, value: object) -> object:
+        """A key read from a file ends in a line break, which is none of it."""
+        return value.strip() if isinstance(value, str) else value
+
     @field_validator("allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

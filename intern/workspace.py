@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 FOLDER_SOURCE = "docs"
 _WATCH_SECONDS = 1.0
 _EXPIRE_SECONDS = 3600.0
+_LEFT_SECONDS = 86_400.0
 
 Progress = Callable[[str], None]
 
@@ -218,6 +220,9 @@ class Workspace:
             gone = records.expire_records(connection, self.settings.record_days)
         if gone:
             log.info("%d records older than %d days were deleted", gone, self.settings.record_days)
+        for folder in (self.settings.data / "exports").glob("*/leaving-*"):  # of a command that was killed
+            if time.time() - folder.stat().st_mtime > _LEFT_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
     async def _repeat(self, name: str, seconds: float, work: Callable[[], None]) -> None:
         while True:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -315,3 +317,21 @@ def test_a_folder_that_is_being_read_at_the_end_is_read_on_at_the_next_start(tmp
         assert stored(workspace) == count + 1
     finally:
         closed(workspace)
+
+
+def test_what_a_killed_export_left_is_cleared_after_a_day(tmp_path: Path) -> None:
+    exports = tmp_path / "data" / "exports" / "default"
+    for name, age in (("leaving-old", 90_000), ("leaving-new", 60), ("kept", 900_000)):
+        (exports / name).mkdir(parents=True)
+        (exports / name / "model.gguf").write_bytes(b"x")
+        os.utime(exports / name, (time.time() - age,) * 2)
+    workspace = opened(tmp_path)
+
+    async def serve() -> None:
+        workspace.start()
+        while (exports / "leaving-old").exists():  # noqa: ASYNC110 - a thread of the workspace clears it
+            await asyncio.sleep(0.01)
+        await workspace.close()
+
+    asyncio.run(asyncio.wait_for(serve(), 30))
+    assert sorted(folder.name for folder in exports.iterdir()) == ["kept", "leaving-new"]

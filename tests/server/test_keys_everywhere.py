@@ -19,6 +19,17 @@ ADMIN = {
     ("POST", "/api/keys"),
     ("DELETE", "/api/keys/{id}"),
     ("GET", "/api/doctor"),
+    ("POST", "/api/runs"),
+    ("POST", "/api/runs/{run}/cancel"),
+    ("POST", "/api/deployments"),
+    ("POST", "/api/adapters/{name}/export"),
+}
+BODIES = {
+    "/api/skills": {"name": "n", "title": "t", "description": "d", "instructions": "i"},
+    "/api/keys": {"name": "n"},
+    "/api/runs": {"skill": "mood"},
+    "/api/deployments": {"skill": "mood", "adapter": "base"},
+    "/api/adapters/{name}/export": {"format": "peft"},
 }
 
 
@@ -28,6 +39,16 @@ def routes(app: Any) -> set[tuple[str, str]]:
         (method, re.sub(r"{(\w+):path}", r"{\1}", context.path or ""))
         for context in iter_route_contexts(app.routes)
         for method in context.methods or ()
+    }
+
+
+def declared(app: Any) -> set[tuple[str, str]]:
+    """Those whose function asks for an admin's key."""
+    return {
+        (method, re.sub(r"{(\w+):path}", r"{\1}", context.path or ""))
+        for context in iter_route_contexts(app.routes)
+        for method in context.methods or ()
+        if {"Admin", "Operator"} & set(getattr(context.endpoint, "__annotations__", {}).values())
     }
 
 
@@ -61,13 +82,15 @@ def test_another_scheme_than_bearer_is_no_key(server: Any) -> None:
     assert answer.status_code == 401
 
 
+def test_admin_routes_are_those_that_are_named_here(server: Any) -> None:
+    assert declared(server.app) == ADMIN
+
+
 def test_admin_routes_refuse_a_users_key(server: Any) -> None:
     http = server.http("user")
-    body = {"name": "n", "title": "t", "description": "d", "instructions": "i"}
     for method, path in routes(server.app):
         if (method, path) in ADMIN:
-            send = {"name": "n"} if path == "/api/keys" else body
-            answer = http.request(method, filled(path), json=send if method == "POST" else None)
+            answer = http.request(method, filled(path), json=BODIES.get(path, {}) if method == "POST" else None)
             assert answer.status_code == 403, (method, path)
             assert answer.json()["error"]["code"] == "not_allowed"
 
