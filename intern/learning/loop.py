@@ -28,7 +28,7 @@ from intern.learning.growth import Growth, forecast, parts
 from intern.learning.lora import read_lora
 from intern.learning.manifest import Base, Provenance
 from intern.learning.outcomes import CANDIDATE, Interval, Outcome, Ruling, Summary
-from intern.learning.parity import PROMPTS, Parity, Tokenises, parity, same_prompts
+from intern.learning.parity import Parity, Tokenises, parity, prompts_for, same_prompts
 from intern.learning.probes import Probed, probe
 from intern.learning.recipe import Recipe
 from intern.learning.rows import Retrieves, make_pairs, make_rows
@@ -480,7 +480,8 @@ class Loop:
             for prompt in jobs.read_lines(self.folder / jobs.PROMPTS, Prompt)
         }
         compared = await same_prompts(engine, prompts)
-        answers = await self._answers(engine, adapter, list(watched.values())[:PROMPTS])
+        asked = list(watched.values())[: prompts_for(len(self.skill.metrics))]
+        answers = await self._answers(engine, adapter, asked)
         await asyncio.to_thread(jobs.write_lines, self.folder / jobs.ANSWERS, answers)
         async with aclosing(training.train(self.folder, task="agree")) as events:
             async for _ in events:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from intern.learning.parity import Parity, parity
+from intern.learning.parity import Parity, parity, prompts_for
 from intern.learning.train.job import Agreement, Answer
 from intern.types import Message, Metric
 
@@ -71,3 +71,7 @@ def test_an_adapter_that_changes_nothing_is_a_problem() -> None:
 def test_text_that_is_not_written_as_decoding_writes_it_counts_as_a_whole() -> None:
     assert found(answer('{"topic":"order"}'), agreement((11, 12))).fields == 0.0
     assert found(answer('{"topic": "or'), agreement()).fields == 1.0
+
+
+def test_answers_with_few_fields_are_compared_on_more_prompts() -> None:
+    assert [prompts_for(fields) for fields in (1, 2, 3, 9)] == [40, 40, 20, 20]
