@@ -519,7 +519,7 @@ class Pipeline:
             model=self.engine.info.model,
             config=work.skill.digest if work.skill else "",
             asked=ask.messages,
-            prompt=work.prompt.messages if work.prompt else (),
+            prompt=work.prompt.own if work.prompt else (),
             sampling=work.sampling.model_copy(update={"n": ask.sampling.n}),
             schema_used=work.schema is not None,
             route=work.route,

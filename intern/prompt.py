@@ -33,6 +33,12 @@ class Prompt(Model):
     passages: tuple[Passage, ...]
     max_tokens: int
     notes: tuple[str, ...] = ()
+    shown: int = 0  # messages of worked examples, behind the system text
+
+    @property
+    def own(self) -> tuple[Message, ...]:
+        """The messages without worked examples, which are other people's words: what a record may keep."""
+        return (*self.messages[:1], *self.messages[1 + self.shown :])
 
 
 def render(skill: Skill, conversation: Sequence[Message], passages: Sequence[Passage]) -> tuple[Message, ...]:
@@ -102,7 +108,13 @@ async def build(
         used += tokens
         shown.append(passage)
     messages = render(skill, turns, shown) if shown else bare
-    return Prompt(messages=messages, passages=tuple(shown), max_tokens=wanted, notes=tuple(notes))
+    return Prompt(
+        messages=messages,
+        passages=tuple(shown),
+        max_tokens=wanted,
+        notes=tuple(notes),
+        shown=sum(map(len, examples)),
+    )
 
 
 async def measure(engine: Engine, messages: Sequence[Message], enough: int) -> int:

@@ -98,6 +98,7 @@ class Workspace:
         self.base = None if engine is not None else base_model(settings)
         self._given_embedder = embedder
         self._watchers: list[asyncio.Task[None]] = []
+        self._tended = False
         adapters = settings.home / "adapters"
         self.deployments = Deployments(self.database, self.engine, adapters, self.base.sha256 if self.base else None)
         self.pipeline = Pipeline(
@@ -162,13 +163,15 @@ class Workspace:
                 if skill.spec.retrieval.enabled:
                     await self.documents.ready(team, skill.name)
         self.learner.start()
+        self._watchers.append(asyncio.create_task(self.triggers.watch()))
         self.say = log.info
 
     def start(self) -> None:
-        """Begin to watch the skill folders, to train skills by themselves and to expire old records, on the running
-        loop, whose `asyncio.to_thread` uses the workspace's threads from here on."""
-        if self._watchers:
+        """Begin to watch the skill folders and to expire old records, on the running loop, whose `asyncio.to_thread`
+        uses the workspace's threads from here on."""
+        if self._tended:
             return
+        self._tended = True
         self.threads.lend()
         for name, seconds, work in (
             ("(skills)", _WATCH_SECONDS, self._tend),
@@ -176,7 +179,6 @@ class Workspace:
             ("(records)", _EXPIRE_SECONDS, self._expire),
         ):
             self._watchers.append(asyncio.create_task(self._repeat(name, seconds, work)))
-        self._watchers.append(asyncio.create_task(self.triggers.watch()))
 
     async def close(self) -> None:
         """Close every part. Gives the workspace back only when no thread writes to it any more."""

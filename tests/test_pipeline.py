@@ -210,6 +210,8 @@ def test_a_prompt_has_examples_only_where_the_skill_asks_for_them(tmp_path: Path
     asyncio.run(pipeline.answer(ask(skill="shown")))
     said = [m.content for m in engine.requests[0].messages]
     assert said == ["Label.", *(["label that", '{"label": "b"}'] if examples == "nearest" else []), "label this"]
+    (record,) = setting.notebook.records
+    assert [m.content for m in record.prompt] == ["Label.", "label this"], "a record keeps no other person's words"
 
 
 def test_an_adapter_answers_without_examples_as_it_learned_to(tmp_path: Path) -> None:

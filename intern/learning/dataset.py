@@ -141,7 +141,7 @@ class _Work:
             elif self.schema is None and not (isinstance(output, str) and output.strip()):
                 self.drop(row, "empty", "the output is empty or not a text")
             elif self.schema is not None and (problems := self.schema.problems(output)):
-                self.drop(row, "breaks_schema", f"the output breaks the schema: {problems[0]}")
+                self.drop(row, "breaks_schema", f"the output breaks the schema{_where(problems[0])}")
             else:
                 kept.append(Kept(example=row.example, key=key_of(row.example), person=row.person))
         return kept
@@ -166,7 +166,7 @@ class _Work:
             if problem is not None:
                 self.drop(row, "personal_data", problem)
             elif self.schema is not None and (problems := self.schema.problems(example.output)):
-                self.drop(row, "personal_data", f"without personal data it breaks the schema: {problems[0]}")
+                self.drop(row, "personal_data", f"without personal data it breaks the schema{_where(problems[0])}")
             else:
                 kept.append(row.model_copy(update={"example": example}))
         return kept
@@ -354,6 +354,12 @@ def readiness(built: Built, schema: OutputSchema | None, *, min_examples: int) -
         notes=tuple(notes),
         dropped=dict(reasons),
     )
+
+
+def _where(problem: str) -> str:
+    """' at FIELD', of a problem that quotes the value there: what a dataset says of an example outlives the example."""
+    place, colon, _ = problem.partition(": ")
+    return f" at {place}" if colon and len(place) <= 100 and " " not in place else ""
 
 
 def enumerated(schema: OutputSchema | None) -> dict[tuple[str, ...], list[Json]]:

@@ -121,11 +121,16 @@ class Deployments:
             if name not in self._loaded:
                 await self._load_one(team, skill, version, name)
             await self._probe(name)
+        # Whoever is cancelled meanwhile: row and memory change together.
+        deployment = await asyncio.shield(asyncio.ensure_future(self._change(team, skill, version, by, reason)))
+        log.info("skill %s is served by %s", skill, f"v{version}" if version is not None else "the base model")
+        return deployment
+
+    async def _change(self, team: str, skill: str, version: int | None, by: str, reason: str) -> Deployment:
         async with self._changing:
             deployment = await asyncio.to_thread(self._flip, team, skill, version, by, reason)
             self._serving[(team, skill)] = deployment
             self._problems.pop((team, skill), None)
-        log.info("skill %s is served by %s", skill, f"v{version}" if version is not None else "the base model")
         return deployment
 
     async def rollback(self, team: str, skill: str, *, by: str, reason: str = "rolled back") -> Deployment:

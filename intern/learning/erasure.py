@@ -77,7 +77,8 @@ class Erasure:
         await asyncio.to_thread(self._clean, team, traces)
         counts, reached = await asyncio.to_thread(rows, delete)
         if traces.skills:  # a run that began in between had read the examples already
-            cancelled += await self._end_runs(team, traces)
+            found = traces.model_copy(update={"datasets": traces.datasets | frozenset(reached.datasets)})
+            cancelled += await self._end_runs(team, found)
             _, late = await asyncio.to_thread(rows, lambda connection: {})
             await asyncio.to_thread(self._clean, team, traces)
             reached = store.Reached(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from intern.learning.dataset import Gathered
+from intern.learning.dataset import Gathered, Redacts
 from intern.skill import Skill
 from intern.store.learning import Collected
 from intern.types import Example, Json
@@ -25,7 +25,18 @@ def gather(skill: Skill, collected: Sequence[Collected], *, augmented: bool = Fa
     return [*folder, *outside]
 
 
-def corrected(collected: Sequence[Collected], kept: Sequence[Example]) -> list[tuple[Example, Json]]:
-    """(example as the dataset holds it, the answer that was wrong), for those of `kept` that came from a correction."""
-    wrong = {row.example.id: row.wrong for row in collected if row.wrong is not None}
-    return [(example, wrong[example.id]) for example in kept if example.id in wrong]
+def corrected(collected: Sequence[Collected], kept: Sequence[Example], redact: Redacts) -> list[tuple[Example, Json]]:
+    """(example as the dataset holds it, the answer that was wrong), for those of `kept` that came from a correction.
+
+    The wrong answer is freed of personal data beside its own input, so that both have the same placeholders; where that
+    cannot be done, there is no pair.
+    """
+    wrong = {row.example.id: row for row in collected if row.wrong is not None}
+    pairs = []
+    for example in kept:
+        if (row := wrong.get(example.id)) is None:
+            continue
+        freed, problem = redact(row.example.model_copy(update={"output": row.wrong}))
+        if problem is None and freed.input == example.input:
+            pairs.append((example, freed.output))
+    return pairs

@@ -11,13 +11,13 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Any
 
 from intern.errors import Conflict, InternError, InvalidInput, StoreFailure
 from intern.learning.adapter import write_verdict
 from intern.learning.deployments import Deployments
 from intern.learning.loop import Finished, Loop, Parts
 from intern.learning.recipe import Recipe
+from intern.learning.settled import settled
 from intern.learning.train.job import Event
 from intern.library import SkillLibrary
 from intern.store import learning as store
@@ -238,11 +238,11 @@ class Learner:
         if run.kind == "learn":
             asks = {name: bool(run.recipe.get(name)) for name in ("force", "growth")}
             finished = await loop.learn(serving=serving, **asks)
-            return await self._conclude(newest, finished)
+            return await self._conclude(newest, finished, serving)
         if run.kind == "evaluate":
             verdict = await loop.compare(serving=serving, examples=asked.examples, outside=asked.outside)
             body = verdict.model_dump(mode="json")
-            await _settled(self._keep_evaluation, newest(), body)
+            await settled(self._keep_evaluation, newest(), body)
             await self._tell(run, Event(kind="verdict", stage="evaluate", numbers=body))
             return {"adapter": serving.name if serving else None}
         written = await loop.synthesize(asked.count)
@@ -253,8 +253,9 @@ class Learner:
         await self._tell(run, Event(kind="written", stage="synthesize", text=reason, numbers=numbers))
         return {"reason": reason}
 
-    async def _conclude(self, newest: Callable[[], Run], finished: Finished) -> dict[str, Json]:
-        """Keep the verdict, and promote where the gate says so and nobody has to approve."""
+    async def _conclude(self, newest: Callable[[], Run], finished: Finished, judged: Adapter | None) -> dict[str, Json]:
+        """Keep the verdict, and promote where the gate says so, nobody has to approve, and what serves is still what
+        the candidate was judged against."""
         ruling = finished.ruling
         adapter = finished.adapter.model_copy(update={"decision": ruling.decision})
         verdict = finished.verdict.model_dump(mode="json")
@@ -266,9 +267,13 @@ class Learner:
             "train_seconds": finished.train_seconds,
         }
         run = newest().model_copy(update=ended)
-        await _settled(self._keep_verdict, run, adapter, verdict)
+        await settled(self._keep_verdict, run, adapter, verdict)
         await self._tell(run, Event(kind="verdict", stage="evaluate", text=ruling.reason, numbers=verdict))
-        if ruling.decision == "promote" and run.recipe.get("promote", True) and not finished.approve:
+        promotes = ruling.decision == "promote" and run.recipe.get("promote", True) and not finished.approve
+        if promotes and await asyncio.to_thread(self._serving, run) != judged:
+            text = "Something else serves now than the candidate was judged against; a person has to promote it."
+            await self._tell(run, Event(kind="warning", stage="promote", text=text))
+        elif promotes:
             await self._tell(run, Event(kind="stage", stage="promote", text=f"{adapter.name} goes live"))
             reason = ruling.reason
             await self._deployments.promote(run.team, run.skill, adapter.version, by=f"run {run.id}", reason=reason)
@@ -285,12 +290,12 @@ class Learner:
                 known = await asyncio.to_thread(self._events, run.team, run.id, -1)
                 ordinal = known[-1][0] + 1 if known else 0
             self._ordinals[run.id] = ordinal + 1
-            await _settled(self._add_event, run, ordinal, event)
+            await settled(self._add_event, run, ordinal, event)
         async with self._changed:
             self._changed.notify_all()
 
     async def _save(self, run: Run) -> None:
-        await _settled(self._put, run)
+        await settled(self._put, run)
         async with self._changed:
             self._changed.notify_all()
 
@@ -360,13 +365,3 @@ class Learner:
     def _add_event(self, run: Run, ordinal: int, event: Event) -> None:
         with self._parts.database.begin() as connection:
             store.add_event(connection, run.team, run.id, ordinal, event.model_dump(mode="json", exclude_defaults=True))
-
-
-async def _settled(write: Callable[..., None], *what: Any) -> None:
-    """A write in a thread. Whoever is cancelled meanwhile goes only when it is done, so that no write comes late."""
-    job = asyncio.ensure_future(asyncio.to_thread(write, *what))
-    try:
-        await asyncio.shield(job)
-    except asyncio.CancelledError:
-        await asyncio.wait({job})
-        raise

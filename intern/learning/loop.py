@@ -7,6 +7,7 @@ what the gate decided. Knows nothing of HTTP, of queues, or of how an adapter go
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -16,7 +17,7 @@ from typing import Protocol
 from sqlalchemy.engine import Engine as Database
 
 from intern.engines.base import Engine, EngineRequest
-from intern.errors import AdapterRefused, InvalidInput, TrainingUnavailable
+from intern.errors import AdapterRefused, InternError, InvalidInput, TrainingUnavailable
 from intern.learning import training
 from intern.learning.adapter import store_adapter, verify
 from intern.learning.dataset import Built, Readiness, Redacts, build, key_of, readiness
@@ -32,6 +33,7 @@ from intern.learning.parity import Parity, Tokenises, parity, prompts_for, same_
 from intern.learning.probes import Probed, probe
 from intern.learning.recipe import Recipe
 from intern.learning.rows import Retrieves, make_pairs, make_rows
+from intern.learning.settled import settled
 from intern.learning.shapes import read_shape
 from intern.learning.statistics import confidence_for
 from intern.learning.summary import summarise
@@ -184,8 +186,12 @@ class Loop:
         verdict = await self._evaluate(base, adapter, serving, train, heldout)
         assert verdict.ruling is not None
         if growth:
-            grown = await self._grow(base, train, heldout, verdict.rivals[CANDIDATE].score)
-            verdict = verdict.model_copy(update={"growth": grown})
+            try:
+                grown = await self._grow(base, train, heldout, verdict.rivals[CANDIDATE].score)
+                verdict = verdict.model_copy(update={"growth": grown})
+            except InternError as error:  # the verdict stands without it
+                text = f"what more examples would bring is not known: {error.message}"
+                await self._tell(Event(kind="warning", stage="growth", text=text))
         return Finished(
             dataset=dataset,
             adapter=adapter,
@@ -213,7 +219,7 @@ class Loop:
         heldout = list(examples) or [row.example for row in built.heldout]
         if not heldout:
             raise InvalidInput("The skill has no held-out examples; give a file of them.", param="skill")
-        heldout = heldout if examples else heldout[:HELDOUT_MOST]
+        heldout = heldout if examples else judged_by(heldout)
         asked = {key_of(example) for example in heldout}
         train = [row.example for row in built.train if row.key not in asked]  # no rival may be shown the answer
         await self._stage("evaluate", f"asking every rival {len(heldout)} times")
@@ -226,7 +232,7 @@ class Loop:
             await engine.close()
         for system, answers in (outside or {}).items():
             outcomes[system] = score_outside(self.skill, heldout, answers)
-        await asyncio.to_thread(self._write_outcomes, outcomes)
+        await settled(self._write_outcomes, outcomes)
         return Verdict(rivals={name: summarise(rows) for name, rows in outcomes.items() if rows}, probes=probes)
 
     async def synthesize(self, count: int) -> Synthesized:
@@ -281,7 +287,7 @@ class Loop:
             raise NotReady(ready)
         if not built.train or not built.heldout:
             raise InvalidInput("There must be examples to train on and held-out ones to judge by.", param="skill")
-        dataset = await asyncio.to_thread(self._freeze, built)
+        dataset = await settled(self._freeze, built)
         text = f"{dataset.train} examples to train on, {dataset.heldout} held out, {len(dataset.dropped)} left out"
         numbers = {"dataset": dataset.id, "dropped": dict(ready.dropped)}
         await self._tell(Event(kind="dataset", stage="gather", text=text, numbers=numbers))
@@ -372,7 +378,8 @@ class Loop:
             pairs = []
             texts: list[str] = []
             if self.recipe.name == "dpo":
-                wrong = corrected(self._collected, train)
+                redact = self.parts.redacts(self.run.team, self.skill)
+                wrong = await asyncio.to_thread(corrected, self._collected, train, redact)
                 pairs = await make_pairs(self.skill, wrong, retrieve, engine, passage_tokens=budget)
             if self.recipe.name == "completion-then-sft":
                 texts = await asyncio.to_thread(self.parts.texts, self.run.team, self.skill.name)
@@ -387,11 +394,11 @@ class Loop:
             threads=self.parts.threads,
             cache=str(self.parts.cache),
         )
-        await asyncio.to_thread(training.prepare, folder, job, rows, heldout=watched, texts=texts, pairs=pairs)
+        await settled(training.prepare, folder, job, rows, heldout=watched, texts=texts, pairs=pairs)
 
     async def _keep(self, base: BaseModel, dataset: Dataset, curves: Mapping[str, tuple[float, ...]]) -> Adapter:
         await self._stage("convert", "checking the adapter and converting it for llama.cpp")
-        adapter = await asyncio.to_thread(self._store, base, dataset, curves)
+        adapter = await settled(self._store, base, dataset, curves)
         numbers = {"adapter": adapter.name, "digest": adapter.digest}
         await self._tell(Event(kind="adapter", stage="convert", text=f"{adapter.name} is stored", numbers=numbers))
         return adapter
@@ -450,7 +457,7 @@ class Loop:
             same = await self._parity(engine, adapter)
             if same.problem is not None:
                 raise AdapterRefused(same.problem, adapter=adapter.name)
-            outcomes = await self._outcomes(engine, adapter, serving, train, heldout[:HELDOUT_MOST])
+            outcomes = await self._outcomes(engine, adapter, serving, train, judged_by(heldout))
             probes = await self._probes(engine, adapter, serving, heldout, outcomes)
         finally:
             await engine.close()
@@ -458,7 +465,7 @@ class Loop:
         known = {name: probed.identity for name, probed in (probes or {}).items() if probed.identity}
         ruling = decide(outcomes, settings=self._gate(), confidence=confidence_for(looks), identities=known)
         summaries = {name: summarise(rows) for name, rows in outcomes.items()}
-        await asyncio.to_thread(self._write_outcomes, outcomes)
+        await settled(self._write_outcomes, outcomes)
         return Verdict(rivals=summaries, ruling=ruling, parity=same, looks=looks, probes=probes)
 
     def _gate(self) -> GateSettings:
@@ -482,7 +489,7 @@ class Loop:
         compared = await same_prompts(engine, prompts)
         asked = list(watched.values())[: prompts_for(len(self.skill.metrics))]
         answers = await self._answers(engine, adapter, asked)
-        await asyncio.to_thread(jobs.write_lines, self.folder / jobs.ANSWERS, answers)
+        await settled(jobs.write_lines, self.folder / jobs.ANSWERS, answers)
         async with aclosing(training.train(self.folder, task="agree")) as events:
             async for _ in events:
                 pass
@@ -596,7 +603,7 @@ class Loop:
         scores = {len(train): whole}
         try:
             # Without memory: "part-75" is another adapter in every run.
-            evaluation = self._evaluation(engine, train, heldout[:HELDOUT_MOST], memory=None)
+            evaluation = self._evaluation(engine, train, judged_by(heldout), memory=None)
             for size in files:
                 outcomes = await evaluation.answer(Rival(name=CANDIDATE, adapter=f"part-{size}"))
                 scores[size] = summarise(outcomes).score
@@ -649,6 +656,12 @@ class Loop:
 
     async def _stage(self, stage: str, text: str) -> None:
         await self._tell(Event(kind="stage", stage=stage, text=text))
+
+
+def judged_by(heldout: Sequence[Example]) -> list[Example]:
+    """The held-out examples that rivals answer: by hash, so that old and new ones are among them alike."""
+    order = sorted(heldout, key=lambda example: hashlib.sha256(example.id.encode("utf-8", "replace")).digest())
+    return order[:HELDOUT_MOST]
 
 
 def _convert(base: Path, adapter: Path) -> None:

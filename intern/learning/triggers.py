@@ -25,21 +25,25 @@ from intern.types import Model, Run, now
 log = logging.getLogger(__name__)
 
 SECONDS = 60.0  # between two looks
-RECENT, BEFORE = 50, 200  # verdicts that are compared with each other: the newest ones, and those before them
+COMPARED = 200  # verdicts on each side at most, the newest ones
 LEAST_RECENT = 20
-CHANCE = 0.01  # that acceptance seems to have fallen though it has not
+CHANCE = 0.001  # that acceptance seems to have fallen at one look though it has not
+AGAIN = 5  # a training that found too few good examples is tried again after a fifth of what another one needs
 LEAST_FOR_DRIFT = 5  # new examples without which training again would give the same adapter
 WEEK = timedelta(days=7)
 
 
 class Situation(Model):
-    """One skill, as far as its triggers go. `verdicts` are the newest reviews, the newest first: accepted or not."""
+    """One skill, as far as its triggers go. Verdicts are whether answers were accepted: `recent` those since the last
+    training began, `before` those before it."""
 
     examples: int  # all that there are
     new: int  # collected since the last training began
     last: datetime | None  # when that was
     this_week: int  # trainings that began within a week
-    verdicts: Sequence[bool] = ()
+    trained: bool = True  # it came as far as a dataset
+    recent: Sequence[bool] = ()
+    before: Sequence[bool] = ()
 
 
 def due(settings: Learning, situation: Situation, at: datetime) -> str | None:
@@ -50,18 +54,22 @@ def due(settings: Learning, situation: Situation, at: datetime) -> str | None:
         return None
     if situation.last is None:
         return f"{situation.examples} examples, and no training yet"
+    if not situation.trained:  # too few were good enough: look again soon
+        return f"{situation.new} new examples" if situation.new >= max(1, settings.new_examples // AGAIN) else None
     if situation.new >= settings.new_examples:
         return f"{situation.new} new examples"
-    if situation.new >= LEAST_FOR_DRIFT and (fallen := drift(situation.verdicts)) is not None:
+    if situation.new >= LEAST_FOR_DRIFT and (fallen := drift(situation.recent, situation.before)) is not None:
         return fallen
     if settings.every_days and situation.new and at - situation.last >= timedelta(days=settings.every_days):
         return f"{settings.every_days} days since the last training, and {situation.new} new examples"
     return None
 
 
-def drift(verdicts: Sequence[bool]) -> str | None:
-    """That fewer answers are accepted than before, beyond chance (Fisher's exact test, one-sided), or None."""
-    recent, before = verdicts[:RECENT], verdicts[RECENT : RECENT + BEFORE]
+def drift(recent: Sequence[bool], before: Sequence[bool]) -> str | None:
+    """That fewer answers are accepted than before, beyond chance (Fisher's exact test, one-sided), or None.
+
+    It is looked at again and again while verdicts come in, so that CHANCE is far below what one look would need.
+    """
     if len(recent) < LEAST_RECENT or len(before) < LEAST_RECENT:
         return None
     table = [[sum(recent), len(recent) - sum(recent)], [sum(before), len(before) - sum(before)]]
@@ -118,13 +126,16 @@ class Triggers:
             if any(run.state in ("queued", "running") for run in runs):
                 return None
             last = runs[0].created if runs else None
+            verdicts = records.acceptance(connection, team, skill.name)
             collected = records.examples_since(connection, team, skill.name)
             situation = Situation(
                 examples=len(skill.examples) + collected,
                 new=records.examples_since(connection, team, skill.name, last) if last else collected,
                 last=last,
                 this_week=sum(at - run.created < WEEK for run in runs),
-                verdicts=records.acceptance(connection, team, skill.name, limit=RECENT + BEFORE),
+                trained=not runs or runs[0].dataset is not None,
+                recent=[accepted for when, accepted in verdicts if last is not None and when > last][:COMPARED],
+                before=[accepted for when, accepted in verdicts if last is None or when <= last][:COMPARED],
             )
         return due(skill.spec.learning, situation, at)
 

@@ -262,23 +262,24 @@ def list_examples(connection: Connection, team: str, skill: str) -> list[Example
 
 
 def examples_since(connection: Connection, team: str, skill: str, since: datetime | None = None) -> int:
-    """How many examples of a skill came in after `since`, those of its folder left out."""
-    query = sa.select(sa.func.count()).where(ExampleRow.team == team, ExampleRow.skill == skill)
+    """How many examples of a skill people brought after `since`: those of its folder and written ones are left out."""
+    mine = (ExampleRow.team == team, ExampleRow.skill == skill, ExampleRow.provenance != "synthesis")
+    query = sa.select(sa.func.count()).where(*mine)
     return int(connection.execute(query if since is None else query.where(ExampleRow.created > since)).scalar_one())
 
 
-def acceptance(connection: Connection, team: str, skill: str, *, limit: int) -> list[bool]:
-    """Whether people took a skill's answers as they were: the last verdict on each record, the newest first."""
+def acceptance(connection: Connection, team: str, skill: str, *, limit: int = 1_000) -> list[tuple[datetime, bool]]:
+    """(when, whether the answer was taken as it was) of the last verdict on each of a skill's records, newest first."""
     query = (
-        sa.select(ReviewRow.record, ReviewRow.verdict)
+        sa.select(ReviewRow.record, ReviewRow.verdict, ReviewRow.created)
         .join(RecordRow, RecordRow.id == ReviewRow.record)
         .where(ReviewRow.team == team, RecordRow.skill == skill, ReviewRow.verdict.in_(("accept", "correct", "reject")))
         .order_by(ReviewRow.id.desc())
         .limit(limit)
     )
-    newest: dict[str, bool] = {}
-    for record, verdict in connection.execute(query):
-        newest.setdefault(record, verdict == "accept")
+    newest: dict[str, tuple[datetime, bool]] = {}
+    for record, verdict, when in connection.execute(query):
+        newest.setdefault(record, (when, verdict == "accept"))
     return list(newest.values())
 
 

@@ -15,9 +15,9 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from intern.errors import NotFound, StoreFailure
+from intern.errors import InvalidInput, NotFound, StoreFailure
 from intern.skill import NAME, Generation, Learning, Retrieval, ReviewRule, Skill, write_skill
-from intern.store import records
+from intern.store import learning, records
 from intern.store.documents import count_documents
 from intern.types import Json, Metric
 from server.auth import Admin, KeyedRoute, User, Work
@@ -107,6 +107,7 @@ def one(skill: str, caller: User, workspace: Work) -> dict[str, Any]:
 async def delete(skill: str, caller: Admin, workspace: Work) -> Response:
     """Remove a skill: its folder goes to data/trash, and what was brought or learned for it is forgotten."""
     await asyncio.to_thread(_remove, workspace, caller.team, skill)
+    await _end(workspace, caller.team, skill)
     await _fit(workspace, caller.team)
     return Response(status_code=204)
 
@@ -123,6 +124,18 @@ def _remove(workspace: Work, team: str, skill: str) -> None:
     with workspace.database.begin() as connection:
         records.forget_skill(connection, team, skill)
     workspace.refresh()
+
+
+async def _end(workspace: Work, team: str, skill: str) -> None:
+    """End the skill's runs and let no adapter of it serve: another skill may come to have its name."""
+    with workspace.database.connect() as connection:
+        going = learning.list_runs(connection, team, skill=skill, states=("queued", "running"))
+    for run in going:
+        with suppress(InvalidInput):  # it ended by itself
+            await workspace.learner.cancel(team, run.id)
+    deployment = workspace.deployments.serving(team, skill)
+    if deployment is not None and deployment.version is not None:
+        await workspace.deployments.promote(team, skill, None, by="deletion of the skill", reason="the skill is gone")
 
 
 def _move(folder: Path, to: Path) -> None:

@@ -319,3 +319,20 @@ async def test_events_of_another_teams_run_are_not_found(house: House) -> None:
     run = await learner.submit(TEAM, "one")
     with pytest.raises(NotFound):
         await anext(learner.events("other", run.id))
+
+
+async def test_what_a_person_put_into_service_meanwhile_is_not_replaced(house: House) -> None:
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    promoted = Deployment(team=TEAM, skill="one", version=1, previous=None, changed=now(), by="ada", reason="mine")
+
+    def serving(team: str, skill: str) -> Deployment | None:
+        return promoted if house.script.begun.is_set() else None
+
+    house.deployments.serving = serving  # type: ignore[method-assign]
+    learner.start()
+    events = await ended(learner, run)
+    await learner.close()
+    assert kept(house, run).decision == "promote"
+    assert house.deployments.promoted == []
+    assert any(e.kind == "warning" and "a person has to promote it" in e.text for e in events)

@@ -23,6 +23,7 @@ from ..store.test_records import record
 
 TEAM = "default"
 NOW = now()
+FALLEN = "people accept 0% of the answers, and accepted 100%"
 AUTO = Learning(auto=True, min_examples=50, new_examples=20, every_days=7, runs_a_week=2)
 
 pytestmark = pytest.mark.anyio
@@ -46,8 +47,10 @@ def situation(**more: Any) -> Situation:
         ({"last": NOW - timedelta(days=7)}, None),  # nothing new
         ({"last": NOW - timedelta(days=7), "new": 1}, "7 days since the last training, and 1 new examples"),
         ({"last": NOW - timedelta(days=6, hours=23), "new": 1}, None),
-        ({"verdicts": [False] * 50 + [True] * 200, "new": 4}, None),
-        ({"verdicts": [False] * 50 + [True] * 200, "new": 5}, "people accept 0% of the answers, and accepted 100%"),
+        ({"recent": [False] * 50, "before": [True] * 200, "new": 4}, None),
+        ({"recent": [False] * 50, "before": [True] * 200, "new": 5}, FALLEN),
+        ({"trained": False, "new": 3}, None),
+        ({"trained": False, "new": 4}, "4 new examples"),
     ],
 )
 def test_what_makes_a_training_due(more: dict[str, Any], why: str | None) -> None:
@@ -71,8 +74,8 @@ def test_nothing_is_due_where_nobody_asked_for_it() -> None:
 def test_acceptance_has_fallen_only_beyond_chance(
     recent: tuple[int, int], before: tuple[int, int], fallen: bool
 ) -> None:
-    verdicts = [place < accepted for judged, accepted in (recent, before) for place in range(judged)]
-    assert (drift(verdicts) is not None) is fallen
+    verdicts = [[place < accepted for place in range(judged)] for judged, accepted in (recent, before)]
+    assert (drift(*verdicts) is not None) is fallen
 
 
 @pytest.fixture
@@ -95,14 +98,18 @@ class Submits:
         return ran(self.database, skill, state="queued")
 
 
-def ran(database: Database, skill: str, *, days: float = 0, state: Any = "done", seconds: float = 60.0) -> Run:
+def ran(
+    database: Database,
+    skill: str,
+    *,
+    days: float = 0,
+    state: Any = "done",
+    seconds: float = 60.0,
+    dataset: str | None = "ds_1",
+) -> Run:
+    began = now() - timedelta(days=days)
     run = Run(
-        id=new_id("run"),
-        team=TEAM,
-        skill=skill,
-        state=state,
-        train_seconds=seconds,
-        created=now() - timedelta(days=days),
+        id=new_id("run"), team=TEAM, skill=skill, state=state, train_seconds=seconds, created=began, dataset=dataset
     )
     with database.begin() as connection:
         store.save_run(connection, run)
@@ -157,6 +164,22 @@ async def test_only_what_came_since_the_last_training_counts(house: House) -> No
     assert house.learner.by == [("eager", "itself: 5 new examples")]
 
 
+async def test_a_training_that_found_too_few_is_tried_again_soon(house: House) -> None:
+    collect(house.database, "eager", 30)
+    ran(house.database, "eager", state="failed", dataset=None)
+    assert await house.look() == []
+    collect(house.database, "eager", 1)  # a fifth of five
+    assert await house.look() == ["eager"]
+
+
+async def test_examples_that_were_written_by_a_teacher_are_none_that_people_brought(house: House) -> None:
+    with house.database.begin() as connection:
+        for number in range(20):
+            made = Example(id=new_id("ex"), input=f"input {number}", output="x", provenance="synthesis")
+            records.add_example(connection, TEAM, "eager", made)
+    assert await house.look() == []
+
+
 async def test_an_evaluation_is_no_training(house: House) -> None:
     collect(house.database, "eager", 2)
     run = Run(id=new_id("run"), team=TEAM, skill="eager", kind="evaluate", state="done", created=now())
@@ -201,6 +224,6 @@ async def test_acceptance_is_the_last_word_on_each_record_of_the_skill(database:
         judged(database, NOW, verdict, of)
     judged(database, NOW, "wrong_skill", second)  # says nothing about the answer
     with database.connect() as connection:
-        assert records.acceptance(connection, TEAM, "eager", limit=10) == [True, True]
-        assert records.acceptance(connection, TEAM, "calm", limit=10) == [False]
-        assert records.acceptance(connection, "blue", "eager", limit=10) == []
+        assert [accepted for _, accepted in records.acceptance(connection, TEAM, "eager")] == [True, True]
+        assert [accepted for _, accepted in records.acceptance(connection, TEAM, "calm")] == [False]
+        assert records.acceptance(connection, "blue", "eager") == []
