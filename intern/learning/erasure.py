@@ -37,7 +37,7 @@ class Erased(Model):
 
 
 class Erasure:
-    """All methods but `person` and `record` block."""
+    """Deletion in one workspace."""
 
     def __init__(self, parts: WorkspaceParts, learner: Learner, flush: Callable[[], None]) -> None:
         self._parts = parts
@@ -119,13 +119,14 @@ class Erasure:
             with self._parts.database.connect() as connection:
                 runs = store.list_runs(connection, team, skill=skill, limit=100_000)
             for run in runs:
-                for file in sorted((self._parts.runs_folder / run.id).glob("*.jsonl")):
+                for file in sorted((self._parts.runs_folder / run.id).rglob("*.jsonl")):
                     _without(file, traces.examples)
 
 
 def _without(file: Path, examples: frozenset[str]) -> None:
     """Rewrite a file of JSON lines without those that belong to one of `examples`."""
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    with file.open(encoding="utf-8") as opened:  # by line feeds only: a text may hold other line separators
+        lines = list(opened)
     kept = [line for line in lines if _example_of(line) not in examples]
     if len(kept) < len(lines):
         temporary = file.with_name(f".{file.name}")

@@ -19,7 +19,7 @@ from intern.errors import InvalidInput, NotFound, StoreFailure
 from intern.skill import NAME, Generation, Learning, Retrieval, ReviewRule, Skill, write_skill
 from intern.store import learning, records
 from intern.store.documents import count_documents
-from intern.types import Json, Metric
+from intern.types import Json, Metric, Run
 from server.auth import Admin, KeyedRoute, User, Work
 from server.body import at_most
 
@@ -128,9 +128,12 @@ def _remove(workspace: Work, team: str, skill: str) -> None:
 
 async def _end(workspace: Work, team: str, skill: str) -> None:
     """End the skill's runs and let no adapter of it serve: another skill may come to have its name."""
-    with workspace.database.connect() as connection:
-        going = learning.list_runs(connection, team, skill=skill, states=("queued", "running"))
-    for run in going:
+
+    def going() -> list[Run]:
+        with workspace.database.connect() as connection:
+            return learning.list_runs(connection, team, skill=skill, states=("queued", "running"))
+
+    for run in await asyncio.to_thread(going):
         with suppress(InvalidInput):  # it ended by itself
             await workspace.learner.cancel(team, run.id)
     deployment = workspace.deployments.serving(team, skill)

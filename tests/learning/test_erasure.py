@@ -15,7 +15,7 @@ from intern.learning.erasure import Erasure
 from intern.learning.evaluate import Generated
 from intern.learning.learner import Learner
 from intern.learning.outcomes import Outcome
-from intern.learning.train.job import Row, write_lines
+from intern.learning.train.job import Row, read_lines, write_lines
 from intern.models.fake import HashEmbedder
 from intern.settings import Settings
 from intern.skill import write_skill
@@ -90,6 +90,16 @@ async def test_runs_keep_nothing_of_the_person_and_everything_of_the_others(work
     assert "ex_eve" not in left(folder)
     assert left(folder).count("the words of ex_bob") == 2
     assert sorted(file.name for file in folder.iterdir()) == ["outcomes-base.jsonl", "rows.jsonl"]
+
+
+async def test_what_a_run_keeps_of_parts_and_of_odd_texts_goes_too(workspace: Workspace) -> None:
+    freeze(workspace, (example("ex_eve"), "eve"))
+    folder = ran(workspace, "run_1", "ex_bob", dataset="ds_1")
+    rows = [Row(id=e, messages=(Message(role="user", content="a\u2028b"),), completion="") for e in ("ex_eve", "ex_x")]
+    (folder / "part-20").mkdir()
+    write_lines(folder / "part-20" / "rows.jsonl", rows)
+    await workspace.erasure.person(TEAM, "eve")
+    assert [row.id for row in read_lines(folder / "part-20" / "rows.jsonl", Row)] == ["ex_x"]
 
 
 async def test_examples_that_no_dataset_has_are_found_too(workspace: Workspace) -> None:

@@ -109,3 +109,19 @@ def test_only_admins_change_what_serves_and_only_their_teams(server: Any, learni
     assert server.http("blue").get("/api/deployments/mood").status_code == 404
     assert "mood" not in {d["skill"] for d in server.http("blue").get("/api/deployments").json()["data"]}
     assert serving(server) is None
+
+
+def test_a_deleted_skill_s_adapter_serves_no_skill_of_its_name(server: Any, learning: Script) -> None:
+    about = {"name": "brief", "title": "T", "description": "D", "instructions": "I"}
+    http = server.http()
+    assert http.post("/api/skills", json=about).status_code == 201
+    assert deploy(server, learning.adapter("default", "brief").name, skill="brief").status_code == 200
+    learning.hold = True
+    run = http.post("/api/runs", json={"skill": "brief"}).json()["id"]
+    assert http.delete("/api/skills/brief").status_code == 204
+    learning.go_on()
+    assert http.get(f"/api/runs/{run}").json()["state"] == "cancelled"
+    assert http.post("/api/skills", json=about).status_code == 201
+    server.says("fine")
+    assert http.post("/api/ask", json={"input": "a day", "skill": "brief"}).json()["adapter"] is None
+    assert http.delete("/api/skills/brief").status_code == 204
