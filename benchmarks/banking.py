@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import learning, report
-from intern.learning.summary import summarise
+from intern.learning.judging.summary import summarise
 
 GOALS = {"accuracy": 0.90, "train_seconds": 150.0, "peak_bytes": 4_000_000_000}
 EXAMPLES = 20  # an intent

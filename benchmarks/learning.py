@@ -18,9 +18,9 @@ from typing import Any
 
 import yaml
 
-from intern.learning.outcomes import Outcome
-from intern.learning.recipe import Recipe
+from intern.learning.judging.outcomes import Outcome
 from intern.learning.train.job import Event, read_lines
+from intern.learning.train.recipe import Recipe
 from intern.settings import Settings
 from intern.store.learning import get_run
 from intern.types import Run

@@ -28,10 +28,10 @@ import yaml
 from benchmarks import learning, report
 from benchmarks.snips import rows, schema_of, spec_of
 from intern.errors import OutputInvalid
-from intern.learning.statistics import clustered_mean
+from intern.learning.judging.statistics import clustered_mean
 from intern.reviews import Judgement
-from intern.store.learning import get_run
-from intern.types import Ask, Caller, Json, Message
+from intern.store.learning import get_run, list_runs
+from intern.types import Ask, Caller, Json, Message, Run
 from intern.workspace import Workspace
 
 INTENT = "SearchCreativeWork"
@@ -107,6 +107,12 @@ async def measure(workspace: Workspace, clean: Sequence[tuple[str, Json]]) -> di
     return {"accuracy": found.mean, "low": found.low, "high": found.high}
 
 
+def going(workspace: Workspace) -> list[Run]:
+    """The trainings that began by themselves and have not ended."""
+    with workspace.database.connect() as connection:
+        return list_runs(connection, learning.TEAM, skill=SKILL, states=("queued", "running"), limit=10)
+
+
 async def month(batches: Sequence[int]) -> dict[str, Any]:
     stream, clean = requests()
     home = learning.new_home("month")
@@ -119,16 +125,18 @@ async def month(batches: Sequence[int]) -> dict[str, Any]:
         print(f"start: {score}", flush=True)
         taken = 0
         for size in batches:
-            accepted = 0
+            judged = []
             for text, right in stream[taken : taken + size]:
                 record, said = await answer(workspace, text)
-                if record is None:
-                    continue
-                who, judgement = people.judge(record, said, right)
+                if record is not None:
+                    judged.append(people.judge(record, said, right))
+            # All at once: the workspace looks by itself too, and a training would begin with half of the batch.
+            for who, judgement in judged:
                 workspace.reviews.add(Caller(key=who), judgement)
-                accepted += judgement.verdict == "accept"
+            accepted = sum(judgement.verdict == "accept" for _, judgement in judged)
             taken += size
-            begun = await workspace.triggers.look()
+            await workspace.triggers.look()
+            begun = going(workspace)
             week: dict[str, Any] = {"reviews": taken, "accepted": accepted / size}
             for run in begun:
                 await learning.follow(workspace, run.id)

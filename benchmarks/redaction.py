@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from intern.learning.recognition import Recognition
-from intern.learning.redact import Found, Redactor
+from intern.learning.privacy.recognition import Recognition
+from intern.learning.privacy.redact import Found, Redactor
 
 FOLDER = report.DATA / "pii"
 CLAIM = (

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import learning, report
-from intern.learning.outcomes import Outcome
+from intern.learning.judging.outcomes import Outcome
 
 GOALS = {"mean_slot_f1": 0.80, "train_seconds": 300.0}
 TRAIN, HELDOUT = 400, 200

@@ -25,9 +25,9 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.banking import instructions, rows
-from intern.learning.recipe import Recipe
 from intern.learning.train.job import Row
-from intern.learning.training import ENVIRONMENT
+from intern.learning.train.process import ENVIRONMENT
+from intern.learning.train.recipe import Recipe
 from intern.models import source
 from intern.settings import Settings
 from intern.types import Message

@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Literal
+from urllib.parse import unquote
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -158,7 +159,7 @@ def misfits(measures: Measures, schema: Mapping[str, Json] | None) -> Iterator[s
         if attribute.field and node is None:
             yield f"{key}.field': the output has no field '{attribute.field}'"
             continue
-        values = list(attribute.patterns) if attribute.patterns else _choices(node) if attribute.field else None
+        values = list(attribute.patterns) if attribute.patterns else _choices(node, schema) if attribute.field else None
         if values is None or not 0 < len(values) <= MOST_VALUES:
             yield (
                 f"{key}' needs patterns: as it is, a field is counted only where its schema has an 'enum' of "
@@ -183,12 +184,29 @@ def _twice(section: str, key: str, names: Sequence[str]) -> Iterator[str]:
 def _at(schema: Mapping[str, Json], path: Sequence[str]) -> Mapping[str, Json] | None:
     node: Json = schema
     for name in path:
+        node = _described(node, schema)
         node = node.get("properties", {}).get(name) if isinstance(node, Mapping) else None
     return {} if node is True else node if isinstance(node, Mapping) else None
 
 
-def _choices(node: Json) -> list[Json] | None:
-    """The values that a part of a schema allows, null aside; None where they are no closed list."""
+def _described(node: Json, schema: Mapping[str, Json]) -> Json:
+    """The part that describes properties: this one, or what its references lead to."""
+    seen: set[str] = set()
+    while isinstance(node, Mapping) and "properties" not in node:
+        ref = node.get("$ref")
+        if not isinstance(ref, str) or ref in seen:
+            break
+        seen.add(ref)
+        node = _pointed(ref, schema)
+    return node
+
+
+def _choices(
+    node: Json, schema: Mapping[str, Json] | None, known: dict[str, list[Json] | None] | None = None
+) -> list[Json] | None:
+    """The values that a part of a schema allows, null aside; None where they are no closed list. `known`: of
+    references that were followed, or are being."""
+    known = {} if known is None else known
     if not isinstance(node, Mapping):
         return None
     kinds = node.get("type")
@@ -198,8 +216,26 @@ def _choices(node: Json) -> list[Json] | None:
         return [node["const"]]
     if kinds == "boolean" or (isinstance(kinds, list) and {*kinds} <= {"boolean", "null"} and "boolean" in kinds):
         return [True, False]
+    if isinstance(ref := node.get("$ref"), str) and schema is not None:
+        if ref not in known:
+            known[ref] = None  # a reference to itself says nothing new
+            known[ref] = _choices(_pointed(ref, schema), schema, known)
+        return known[ref]
     either = [some for some in node.get("anyOf") or node.get("oneOf") or () if some != {"type": "null"}]
-    parts = [_choices(some) for some in either]
+    parts = [_choices(some, schema, known) for some in either]
     if not parts or any(part is None for part in parts):
         return None
     return [value for part in parts for value in part or ()]
+
+
+def _pointed(ref: str, schema: Mapping[str, Json]) -> Json:
+    """The part of a schema that a JSON Pointer (RFC 6901) leads to; None for none, and for an anchor's name."""
+    start, *parts = unquote(ref).removeprefix("#").split("/")
+    node: Json = None if start else schema
+    for part in parts:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
+            node = node[int(name)]
+        else:
+            node = node.get(name) if isinstance(node, Mapping) else None
+    return node

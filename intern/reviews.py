@@ -159,6 +159,12 @@ def _accepted(record: Record, target: Skill | None) -> Json:
     first = record.choices[0] if record.choices else None
     if record.error is not None or first is None or not first.valid or first.tool_calls:
         raise InvalidInput("This record has no finished, valid answer that could be accepted.", param="verdict")
+    if records.has_nul(first.text) or records.has_nul(first.parsed):
+        raise InvalidInput(
+            "The answer holds a NUL character (\\u0000), which no example may hold. "
+            "Use the verdict correct, with the right output.",
+            param="verdict",
+        )
     if target is None or target.schema is None:
         return first.text
     if problems := target.schema.problems(first.parsed):

@@ -63,7 +63,9 @@ class Settings(BaseSettings):
         None, description="Installed spaCy pipeline that finds names and places in examples too. Unset: patterns only."
     )
     contributor_cap: int = Field(
-        200, ge=1, description="Most examples of one contributor in a dataset; the skill's folder and imports are free."
+        200,
+        ge=1,
+        description="Most examples of one contributor in a dataset; the folder's and an admin's imports are free.",
     )
 
     learning_hours: float = Field(

@@ -22,12 +22,13 @@ from intern.engines.base import Engine
 from intern.errors import NotFound, StoreFailure
 from intern.knowledge import Ingested, Knowledge, Upload, open_index
 from intern.knowledge.parse import Parser
-from intern.learning.deployments import Deployments
+from intern.learning.adapters.deployments import Deployments
+from intern.learning.adapters.shipped import adopt
 from intern.learning.erasure import Erasure
+from intern.learning.examples.shots import ServedShots
 from intern.learning.learner import Learner
-from intern.learning.loop import BaseModel
+from intern.learning.loop.contracts import BaseModel
 from intern.learning.parts import WorkspaceParts
-from intern.learning.shots import ServedShots
 from intern.learning.triggers import Triggers
 from intern.library import SkillLibrary
 from intern.models import source
@@ -42,7 +43,7 @@ from intern.settings import Settings
 from intern.store import records
 from intern.store.engine import open_database
 from intern.threads import Threads
-from intern.types import Message, Passage, Route
+from intern.types import DEFAULT_TEAM, Message, Passage, Route
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +154,7 @@ class Workspace:
         self.threads.lend()
         self.say(f"engine: loading {self.engine.info.model}")
         await self.engine.start()
+        await asyncio.to_thread(self._adopt)
         await self.deployments.load()
         self.say("router: learning the skills")
         for team in self.library.teams:
@@ -165,6 +167,13 @@ class Workspace:
         self.learner.start()
         self._watchers.append(asyncio.create_task(self.triggers.watch()))
         self.say = log.info
+
+    def _adopt(self) -> None:
+        """Put adapters in service that came with the workspace."""
+        if self.base is not None:
+            team = DEFAULT_TEAM
+            skills = frozenset(skill.name for skill in self.library.all(team))
+            adopt(self.database, self.settings.home / "adapters", self.base.sha256, team, skills)
 
     def start(self) -> None:
         """Begin to watch the skill folders and to expire old records, on the running loop, whose `asyncio.to_thread`
@@ -427,7 +436,12 @@ def base_model(settings: Settings) -> BaseModel | None:
         return None
     cache = settings.data / "cache"
     path = source.resolve(settings.model, sha256=settings.model_sha256, cache=cache)
-    return BaseModel(path=str(path), name=path.stem, sha256=source.content_hash(path, cache=cache))
+    return BaseModel(
+        path=str(path),
+        name=path.stem,
+        sha256=source.content_hash(path, cache=cache),
+        reference=settings.model,
+    )
 
 
 def _parts(workspace: Workspace) -> WorkspaceParts:

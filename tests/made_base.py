@@ -9,7 +9,7 @@ from typing import Any
 import gguf
 import numpy as np
 
-from intern.learning.shapes import BaseShape
+from intern.learning.adapters.shapes import BaseShape
 
 HIDDEN, INNER, LAYERS, HEADS, KV_HEADS = 64, 96, 2, 4, 2
 WORDS = 49_152

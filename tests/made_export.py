@@ -8,12 +8,12 @@ from typing import Any
 from made_base import loud_tensors, write_tiny_base
 from made_lora import write_lora
 
-from intern.learning.adapter import store_adapter, write_verdict
+from intern.learning.adapters.adapter import store_adapter, write_verdict
+from intern.learning.adapters.gguf_lora import GGUF, convert
+from intern.learning.adapters.lora import read_lora
+from intern.learning.adapters.manifest import Base, Provenance
+from intern.learning.adapters.shapes import read_shape
 from intern.learning.export.exporter import Exporter
-from intern.learning.gguf_lora import GGUF, convert
-from intern.learning.lora import read_lora
-from intern.learning.manifest import Base, Provenance
-from intern.learning.shapes import read_shape
 from intern.models.fake import HashEmbedder
 from intern.settings import Settings
 from intern.skill import write_skill
@@ -108,6 +108,5 @@ def exporter_for(workspace: Workspace, **more: Any) -> Exporter:
         workspace.library,
         workspace.engine,
         settings.data / "exports",
-        reference=more.pop("reference", settings.model),
         **more,
     )

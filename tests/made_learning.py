@@ -15,17 +15,19 @@ from typing import Any
 from made_lora import base_folder, base_shape, tensors, write_lora
 
 from intern.errors import InternError
-from intern.learning.adapter import store_adapter
-from intern.learning.deployments import Deployments
-from intern.learning.gguf_lora import GGUF, convert
+from intern.learning.adapters.adapter import store_adapter
+from intern.learning.adapters.deployments import Deployments
+from intern.learning.adapters.gguf_lora import GGUF, convert
+from intern.learning.adapters.lora import read_lora
+from intern.learning.adapters.manifest import Base, Provenance
+from intern.learning.judging.outcomes import Interval, Outcome, Ruling, Summary
 from intern.learning.learner import Learner
-from intern.learning.loop import BaseModel, Finished, Verdict
-from intern.learning.lora import read_lora
-from intern.learning.manifest import Base, Provenance
-from intern.learning.outcomes import Interval, Outcome, Ruling, Summary
-from intern.learning.recipe import Recipe
+from intern.learning.loop.contracts import BaseModel
+from intern.learning.loop.judging import Verdict
+from intern.learning.loop.loop import Finished
 from intern.learning.synthesis import Refused, Synthesized
 from intern.learning.train.job import Event, write_lines
+from intern.learning.train.recipe import Recipe
 from intern.skill import Skill
 from intern.store import learning as store
 from intern.types import Adapter, Dataset, Dropped, Example, Run, new_id, now

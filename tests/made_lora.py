@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from intern.learning.shapes import BaseShape, read_shape
+from intern.learning.adapters.shapes import BaseShape, read_shape
 
 CONFIG = {
     "model_type": "llama",

@@ -22,6 +22,7 @@ MAY: dict[str, set[str]] = {
     "errors": set(),
     "settings": set(),
     "ownership": VOCABULARY,
+    "apart": VOCABULARY,
     "threads": VOCABULARY,
     "schema": VOCABULARY,
     "measures": VOCABULARY,
@@ -32,17 +33,37 @@ MAY: dict[str, set[str]] = {
     "library": VOCABULARY | {"skill"},
     "store": VOCABULARY,
     "routing": VOCABULARY | {"models"},
-    "knowledge": VOCABULARY | {"models", "store", "parsers"},
+    "knowledge": VOCABULARY | {"apart", "models", "store", "parsers"},
     "prompt": VOCABULARY | {"schema", "skill", "engines"},
     "pipeline": VOCABULARY | {"schema", "skill", "library", "models", "engines", "store", "prompt"},
     "reviews": VOCABULARY | {"skill", "library", "store"},
     "learning": VOCABULARY
-    | {"__init__", "schema", "measures", "skill", "library", "models", "engines", "store", "parsers", "prompt"},
+    | {"__init__", "apart", "schema", "measures", "skill", "library", "models", "engines", "store", "parsers"}
+    | {"prompt"},
     "workspace": VOCABULARY
     | {"__init__", "ownership", "schema", "skill", "library", "models", "engines", "store", "routing", "knowledge"}
     | {"pipeline", "reviews", "machine", "threads", "learning"},
     "machine": VOCABULARY | {"ownership", "models", "store"},
     "doctor": VOCABULARY | {"ownership", "machine", "workspace", "models", "store"},
+}
+# The same for the parts of intern/learning.
+LEARNING: dict[str, set[str]] = {
+    "__init__": set(),
+    "settled": set(),
+    "train": set(),
+    "adapters": set(),
+    "imports": set(),
+    "privacy": {"imports"},
+    "examples": {"train"},
+    "judging": {"examples", "train"},
+    "synthesis": {"examples", "judging"},
+    "loop": {"adapters", "examples", "judging", "settled", "synthesis", "train"},
+    "reports": {"judging", "loop"},
+    "export": {"adapters", "examples", "judging", "loop", "train"},
+    "parts": {"examples", "judging", "loop", "privacy"},
+    "learner": {"adapters", "loop", "settled", "train"},
+    "triggers": set(),
+    "erasure": {"learner", "parts"},
 }
 EDGES = {"cli"}  # of the library: it may use all of it
 
@@ -88,11 +109,23 @@ def test_a_part_imports_only_what_lies_before_it(part: str) -> None:
         assert used - {part, "__version__"} <= MAY[part], path
 
 
-def test_the_rules_allow_no_circle() -> None:
+def test_the_parts_of_learning_keep_their_order_too() -> None:
+    folder = ROOT / "intern" / "learning"
+    found: dict[str, set[str]] = {}
+    for path in sources("intern/learning"):
+        part = path.relative_to(folder).parts[0].removesuffix(".py")
+        used = {m.split(".")[2] for m in imported(path) if m.startswith("intern.learning.")}
+        found[part] = found.get(part, set()) | (used - {part})
+    assert found.keys() == LEARNING.keys()
+    assert {part: used - LEARNING[part] for part, used in found.items() if used - LEARNING[part]} == {}
+
+
+@pytest.mark.parametrize("rules", [MAY, LEARNING])
+def test_the_rules_allow_no_circle(rules: dict[str, set[str]]) -> None:
     done: set[str] = set()
-    while len(done) < len(MAY):
-        ready = {part for part, needs in MAY.items() if part not in done and needs <= done}
-        assert ready, f"these need each other: {sorted(MAY.keys() - done)}"
+    while len(done) < len(rules):
+        ready = {part for part, needs in rules.items() if part not in done and needs <= done}
+        assert ready, f"these need each other: {sorted(rules.keys() - done)}"
         done |= ready
 
 

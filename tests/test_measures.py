@@ -48,6 +48,49 @@ def test_any_other_field_needs_patterns_so_that_a_verdict_quotes_no_answer(field
     assert problems({"field": field, "patterns": {"x": ["word"]}}) == []
 
 
+REFERRING = {
+    "$defs": {
+        "level": {"enum": ["entry", "senior", None]},
+        "same": {"$ref": "#/$defs/level"},
+        "person/role": {"type": "object", "properties": {"lead": {"$ref": "#/properties/lead"}, "name": {}}},
+        "round": {"$ref": "#/$defs/and-round"},
+        "and-round": {"$ref": "#/$defs/round"},
+        "itself": {"anyOf": [{"$ref": "#/$defs/itself"}, {"const": "a"}]},
+        "free": {"type": "string"},
+    },
+    "properties": {
+        "level": {"$ref": "#/$defs/level", "description": "How far somebody has come."},
+        "again": {"$ref": "#/$defs/same"},
+        "either": {"anyOf": [{"$ref": "#/$defs/level"}, {"const": "head"}, {"type": "null"}]},
+        "lead": {"type": "boolean"},
+        "role": {"$ref": "#/$defs/person~1role"},
+        "free": {"$ref": "#/$defs/free"},
+        "round": {"$ref": "#/$defs/round"},
+        "itself": {"$ref": "#/$defs/itself"},
+        "anchored": {"$ref": "#somewhere"},
+    },
+}
+
+
+@pytest.mark.parametrize("field", ["level", "again", "either", "role.lead"])
+def test_a_closed_list_that_a_reference_leads_to_is_counted_as_it_is(field: str) -> None:
+    assert problems({"field": field}, schema=REFERRING) == []
+
+
+@pytest.mark.parametrize("field", ["free", "round", "itself", "anchored", "role.name"])
+def test_a_reference_that_leads_to_no_closed_list_needs_patterns(field: str) -> None:
+    assert "'evaluation.attributes.0' needs patterns" in problems({"field": field}, schema=REFERRING)[0]
+
+
+def test_shares_and_fields_behind_references_are_checked_too() -> None:
+    found = problems({"field": "either", "reference": {"junior": 1}}, schema=REFERRING)
+    assert found == [
+        "key 'evaluation.attributes.0.reference': 'junior' is none of its values: entry, senior, head, none"
+    ]
+    for field in ("role.nothing", "round.x", "level.x", "anchored.level"):
+        assert f"no field '{field}'" in problems({"field": field}, schema=REFERRING)[0]
+
+
 def test_a_field_must_be_there() -> None:
     assert "no field 'bio.nothing'" in problems({"field": "bio.nothing"})[0]
     assert "no field 'level'" in problems({"field": "level"}, schema=None)[0]

@@ -83,7 +83,7 @@ def import_(
     fields = {"skill": skill, **({"format": layout} if layout else {})}
     given = _given(inputs or [], outputs or [], nulls)
     if mapping is not None:
-        from intern.learning.mapping import keys_of, load_keys, make_mapping
+        from intern.learning.imports.mapping import keys_of, load_keys, make_mapping
 
         declared = make_mapping({**load_keys(read_text(mapping)), **given})
         fields["mapping"] = json.dumps(keys_of(declared))
@@ -180,14 +180,14 @@ def _print_mapping(seen: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.document(seen["mapping"])
         return
-    from intern.learning.mapping import dump_mapping, make_mapping
+    from intern.learning.imports.mapping import dump_mapping, make_mapping
 
     output.piece(dump_mapping(make_mapping(seen["mapping"])))
 
 
 def _explain(seen: dict[str, Any]) -> None:
     """The mapping, rows as they would become, and what is odd about them, for people."""
-    from intern.learning.mapping import dump_mapping, make_mapping
+    from intern.learning.imports.mapping import dump_mapping, make_mapping
 
     output.note(f"The columns were taken like this ({seen['format']}, {seen['encoding']}):\n")
     output.note(dump_mapping(make_mapping(seen["mapping"])))
@@ -221,7 +221,7 @@ def _bad(seen: dict[str, Any]) -> str:
 
 
 def _named(problems: list[dict[str, Any]]) -> Any:
-    from intern.learning.importing import Problem
+    from intern.learning.imports.importing import Problem
 
     return (str(Problem(**problem)) for problem in problems[:SHOWN_PROBLEMS])
 
@@ -254,9 +254,9 @@ def read_examples(text: str, schema: dict[str, Any] | None, *, as_csv: bool) -> 
 
     Raises InvalidInput with the first bad line and how many there are.
     """
-    from intern.learning.importing import apply_mapping, check_whole
-    from intern.learning.mapping import OWN
-    from intern.learning.rowfile import open_rows
+    from intern.learning.imports.importing import apply_mapping, check_whole
+    from intern.learning.imports.mapping import OWN
+    from intern.learning.imports.rowfile import open_rows
     from intern.schema import check_schema
 
     rows = open_rows(text.encode(), format="csv" if as_csv else "jsonl")

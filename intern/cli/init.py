@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,8 @@ def init(
 ) -> None:
     """Make a workspace: a folder with skills, adapters and data.
 
-    The starter skills are copied in, to use, change or delete. A folder that has skills already is left as it is.
+    The starter skills and their adapters are copied in, to use, change or delete. A folder that has skills already is
+    left as it is.
 
     ```bash
     intern init my-intern && cd my-intern && intern up
@@ -41,7 +43,12 @@ def init(
         if empty:
             target.mkdir()
         else:
-            names = copy_starters(target)
+            starters = find_starters()
+            adapters = [path for path in starters.with_name("adapters").glob("*") if path.is_dir()]
+            _copy(adapters, folder / "adapters")
+            skills = sorted(path.parent for path in starters.glob("*/skill.yaml"))
+            _copy(skills, target)  # last: it is what makes the folder a workspace
+            names = [skill.name for skill in skills]
         for name in ("adapters", "data"):
             (folder / name).mkdir(exist_ok=True)
     except OSError as error:
@@ -53,19 +60,19 @@ def init(
         output.note(f"Next: cd {folder} && intern up")
 
 
-def copy_starters(target: Path) -> list[str]:
-    """Copy the starter skills to the new folder `target`, whole or not at all; returns their names."""
-    starters = sorted(path.parent for path in find_starters().glob("*/skill.yaml"))
-    place = Path(tempfile.mkdtemp(prefix=".skills-", dir=target.parent))
+def _copy(folders: Sequence[Path], target: Path) -> None:
+    """Copy folders below `target`; where there is none yet, whole or not at all."""
+    if target.exists():
+        return  # an adapters folder that is there belongs to somebody
+    place = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        for skill in starters:
-            shutil.copytree(skill, place / skill.name, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        for folder in folders:
+            shutil.copytree(folder, place / folder.name, ignore=shutil.ignore_patterns(".*", "__pycache__"))
         place.chmod(0o755)
         place.rename(target)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
-    return [skill.name for skill in starters]
 
 
 def find_starters() -> Path:

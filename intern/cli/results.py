@@ -134,7 +134,7 @@ def next_steps(run: Body) -> list[str]:
         more = f"about {collect} more" if collect else "more"
         return [f"bring {more} examples (reviews, or intern examples import {skill} FILE), then learn again", look]
     if run["decision"] == "prompting_is_enough":
-        from intern.learning.outcomes import EXAMPLES_OF
+        from intern.learning.judging.outcomes import EXAMPLES_OF
 
         best = ((run.get("verdict") or {}).get("ruling") or {}).get("best_prompt")
         if best in EXAMPLES_OF:

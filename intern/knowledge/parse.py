@@ -10,19 +10,16 @@ of its own: for that, run the platform in a container without a network.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 import signal
 import subprocess
-import sys
 import threading
-from pathlib import Path
 from typing import IO, Any
 
 from pydantic import ValidationError
 
+from intern import apart
 from intern.errors import DocumentRefused, InternError
 from intern.knowledge.document import Heading, ParsedDocument
 
@@ -31,7 +28,6 @@ log = logging.getLogger(__name__)
 # Changes whenever the same bytes would be parsed differently, so that documents are parsed again.
 RECIPE = "parse1"
 
-_ROOT = Path(__file__).resolve().parents[2]
 _START_SECONDS = 30.0  # for a worker to be ready, on top of the document's own time
 _HEADER_BYTES = 4
 
@@ -158,22 +154,7 @@ class _Worker:
     """The process and its two pipes."""
 
     def __init__(self) -> None:
-        environment = {"PYTHONPATH": str(_ROOT), "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        if os.name == "nt":  # without it, Windows cannot load the libraries of its own runtime
-            environment["SYSTEMROOT"] = os.path.dirname(
-                os.environ.get("COMSPEC", "C:\\Windows\\System32\\x")
-            ).rpartition("\\")[0]
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-s", "-m", "intern.parsers"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=os.path.abspath(os.sep),
-            env=environment,
-            start_new_session=True,
-            close_fds=True,
-        )
-
+        self._process = apart.start("intern.parsers")
         self._killed = False
 
     @property
@@ -218,12 +199,7 @@ class _Worker:
         return answer
 
     def end(self) -> None:
-        self._process.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):  # unsent bytes of a dead worker
-                    pipe.close()
-        self._process.wait()
+        apart.end(self._process)
 
     def _how_it_ended(self) -> str:
         try:

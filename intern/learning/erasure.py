@@ -67,20 +67,21 @@ class Erasure:
         person: str | None = None,
         record: str | None = None,
     ) -> Erased:
-        def rows(delete: Callable[[Connection], dict[str, int]]) -> tuple[dict[str, int], store.Reached]:
+        def rows(delete: Callable[[Connection], dict[str, int]]) -> tuple[dict[str, int], store.Reached, store.Traces]:
             with self._parts.database.begin() as connection:
-                return delete(connection), store.erase(connection, team, person=person, record=record)
+                there = store.traces(connection, team, person=person, record=record)
+                return delete(connection), store.erase(connection, team, person=person, record=record), there
 
         await asyncio.to_thread(self._flush)
         traces = await asyncio.to_thread(self._traces, team, person, record)
         cancelled = await self._end_runs(team, traces)
         await asyncio.to_thread(self._clean, team, traces)
-        counts, reached = await asyncio.to_thread(rows, delete)
+        counts, reached, there = await asyncio.to_thread(rows, delete)
+        traces = _both(traces, there)
         if traces.skills:  # a run that began in between had read the examples already
-            found = traces.model_copy(update={"datasets": traces.datasets | frozenset(reached.datasets)})
-            cancelled += await self._end_runs(team, found)
-            _, late = await asyncio.to_thread(rows, lambda connection: {})
-            await asyncio.to_thread(self._clean, team, traces)
+            cancelled += await self._end_runs(team, traces)
+            _, late, there = await asyncio.to_thread(rows, lambda connection: {})
+            await asyncio.to_thread(self._clean, team, _both(traces, there))
             reached = store.Reached(
                 datasets=tuple(sorted({*reached.datasets, *late.datasets})),
                 adapters=tuple(sorted({*reached.adapters, *late.adapters})),
@@ -121,6 +122,14 @@ class Erasure:
             for run in runs:
                 for file in sorted((self._parts.runs_folder / run.id).rglob("*.jsonl")):
                     _without(file, traces.examples)
+
+
+def _both(one: store.Traces, other: store.Traces) -> store.Traces:
+    return store.Traces(
+        examples=one.examples | other.examples,
+        skills=one.skills | other.skills,
+        datasets=one.datasets | other.datasets,
+    )
 
 
 def _without(file: Path, examples: frozenset[str]) -> None:

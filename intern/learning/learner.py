@@ -13,12 +13,13 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 from intern.errors import Conflict, InternError, InvalidInput, StoreFailure
-from intern.learning.adapter import write_verdict
-from intern.learning.deployments import Deployments
-from intern.learning.loop import Finished, Loop, Parts
-from intern.learning.recipe import Recipe
+from intern.learning.adapters.adapter import write_verdict
+from intern.learning.adapters.deployments import Deployments
+from intern.learning.loop.contracts import Parts
+from intern.learning.loop.loop import Finished, Loop
 from intern.learning.settled import settled
 from intern.learning.train.job import Event
+from intern.learning.train.recipe import Recipe
 from intern.library import SkillLibrary
 from intern.store import learning as store
 from intern.store import records

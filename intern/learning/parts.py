@@ -14,17 +14,17 @@ from intern.engines.base import Engine
 from intern.engines.llamacpp import LlamaCppEngine
 from intern.engines.openai import OpenAIEngine
 from intern.errors import InvalidInput, TrainingUnavailable
-from intern.learning.dataset import Redacts
-from intern.learning.evaluate import Generated
-from intern.learning.loop import BaseModel, EvaluationEngine
-from intern.learning.rows import Retrieves
+from intern.learning.examples.dataset import Redacts
+from intern.learning.examples.rows import Retrieves
+from intern.learning.judging.evaluate import Generated
+from intern.learning.loop.contracts import BaseModel, EvaluationEngine
 from intern.models.embedder import Embedder, Vectors
 from intern.settings import Settings
 from intern.skill import Skill
 from intern.types import Example, Message, Passage
 
 if TYPE_CHECKING:
-    from intern.learning.recognition import Recognition
+    from intern.learning.privacy.recognition import Recognition
 
 Retrieve = Callable[[str, str, Sequence[Message], int], Sequence[Passage]]
 Texts = Callable[[str, str], list[str]]
@@ -83,8 +83,8 @@ class WorkspaceParts:
         )
 
     def redacts(self, team: str, skill: Skill) -> Redacts:
-        from intern.learning.recognition import Recognition
-        from intern.learning.redact import Redactor
+        from intern.learning.privacy.recognition import Recognition
+        from intern.learning.privacy.redact import Redactor
 
         if self._recognition is None:
             self._recognition = Recognition(model=self._settings.redaction_model)

@@ -16,12 +16,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from intern.engines.base import Engine, EngineRequest
 from intern.errors import EngineFailure, InternError
-from intern.learning.duplicates import find_copies
-from intern.learning.evaluate import generate
-from intern.learning.rows import Retrieves, conversation_of
+from intern.learning.examples.duplicates import find_copies
+from intern.learning.examples.rows import Retrieves, conversation_of
+from intern.learning.judging.evaluate import generate
 from intern.prompt import show
 from intern.schema import OutputSchema, parse_json
 from intern.skill import Skill
+from intern.store.records import has_nul
 from intern.types import Example, Json, Message, Model, Passage, Sampling
 
 A_PASSAGE = 3  # pairs asked of one passage
@@ -141,6 +142,8 @@ class Synthesis:
     def _problem(self, pair: Mapping[str, Json], asked: str, passage: Passage) -> tuple[str, str] | None:
         """(reason, detail) why the pair does not rest on its passage; None when it does."""
         output, quote = pair.get("output"), pair.get("quote")
+        if has_nul(output) or has_nul(asked):
+            return "no_form", "it holds a NUL character"
         if problem := self._form(output):
             return "no_form", problem
         if not isinstance(quote, str) or len(quote) < 8 or _plain(quote) not in _plain(passage.text):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -102,13 +104,18 @@ class Item(Model):
 
 
 def add_dataset(connection: Connection, dataset: Dataset, items: Sequence[Item]) -> Dataset:
-    """Keep a dataset; the one that is there already when the skill has one of this digest."""
+    """Keep a dataset; the one that is there already when it is the same in every respect that deletion goes by.
+
+    That is: nothing was erased of it, and the same examples stand at the same places, made from the same people's data
+    and the same records. Equal content alone is not enough: who deletes by a person or a record would not find it.
+    """
+    same = _sameness(dataset, items)
     query = sa.select(DatasetRow.body).where(
-        DatasetRow.team == dataset.team, DatasetRow.skill == dataset.skill, DatasetRow.digest == dataset.digest
+        DatasetRow.team == dataset.team, DatasetRow.skill == dataset.skill, DatasetRow.sameness == same
     )
     if (body := connection.execute(query).scalar_one_or_none()) is not None:
         return Dataset.model_validate(body)
-    columns = {"id": dataset.id, "team": dataset.team, "skill": dataset.skill, "digest": dataset.digest}
+    columns = {"id": dataset.id, "team": dataset.team, "skill": dataset.skill, "sameness": same}
     body = dataset.model_dump(mode="json")
     connection.execute(sa.insert(DatasetRow).values(**columns, created=dataset.created, body=body))
     rows = [
@@ -128,6 +135,11 @@ def add_dataset(connection: Connection, dataset: Dataset, items: Sequence[Item])
     if rows:
         connection.execute(sa.insert(DatasetItemRow), rows)
     return dataset
+
+
+def _sameness(dataset: Dataset, items: Sequence[Item]) -> str:
+    held = [[item.split, item.key, item.example.id, item.person, item.example.record] for item in items]
+    return hashlib.sha256(json.dumps([dataset.digest, dataset.variant, held]).encode()).hexdigest()
 
 
 def get_dataset(connection: Connection, team: str, dataset: str) -> Dataset:
@@ -208,7 +220,9 @@ def erase(connection: Connection, team: str, *, person: str | None = None, recor
         held = get_dataset(connection, team, dataset)
         body = held.model_copy(update={"erased": held.erased + gone}).model_dump(mode="json")
         connection.execute(
-            sa.update(DatasetRow).where(DatasetRow.team == team, DatasetRow.id == dataset).values(body=body)
+            sa.update(DatasetRow)
+            .where(DatasetRow.team == team, DatasetRow.id == dataset)
+            .values(body=body, sameness=dataset)  # an id is no hash: no other dataset is ever the same as this one
         )
     return found
 
@@ -296,11 +310,12 @@ def add_adapter(connection: Connection, adapter: Adapter) -> Adapter:
     where = (AdapterRow.team == adapter.team, AdapterRow.skill == adapter.skill)
     newest = connection.execute(sa.select(sa.func.max(AdapterRow.version)).where(*where)).scalar() or 0
     kept = adapter.model_copy(update={"version": newest + 1})
-    _put_adapter(connection, kept)
+    put_adapter(connection, kept)
     return kept
 
 
-def _put_adapter(connection: Connection, adapter: Adapter) -> None:
+def put_adapter(connection: Connection, adapter: Adapter) -> None:
+    """Keep an adapter under the version that it has."""
     columns = {"team": adapter.team, "skill": adapter.skill, "version": adapter.version, "digest": adapter.digest}
     connection.execute(sa.insert(AdapterRow).values(**columns, body=adapter.model_dump(mode="json")))
 

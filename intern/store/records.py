@@ -18,9 +18,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from intern.errors import NotFound, StoreFailure
+from intern.errors import InvalidInput, NotFound, StoreFailure
 from intern.store.tables import ExampleRow, RecordRow, ReviewRow, UtteranceRow
-from intern.types import Example, Record, Review, new_id, now
+from intern.types import Example, Json, Record, Review, new_id, now
 
 log = logging.getLogger(__name__)
 
@@ -240,12 +240,17 @@ def list_utterances(connection: Connection, team: str) -> Sequence[tuple[str | N
 
 
 def add_example(connection: Connection, team: str, skill: str, example: Example, *, person: str | None = None) -> None:
+    """Raises InvalidInput for a NUL character in any of its texts: with one such example in it, PostgreSQL could read
+    no field of any of the team's examples (`body->>'split'` fails)."""
+    body = example.model_dump(mode="json")
+    if has_nul(body):
+        raise InvalidInput("An example holds a NUL character (\\u0000); take it out.", param="examples")
     connection.execute(
         sa.insert(ExampleRow).values(
             id=example.id,
             team=team,
             skill=skill,
-            body=example.model_dump(mode="json"),
+            body=body,
             provenance=example.provenance,
             contributor=example.contributor,
             person=person,
@@ -253,6 +258,16 @@ def add_example(connection: Connection, team: str, skill: str, example: Example,
             created=now(),
         )
     )
+
+
+def has_nul(value: Json) -> bool:
+    """Whether a text of a JSON value, or a key, holds a NUL character. Models may write one; bodies of requests and
+    imported files with one are refused."""
+    if isinstance(value, dict):
+        return any(has_nul(part) for pair in value.items() for part in pair)
+    if isinstance(value, list):
+        return any(map(has_nul, value))
+    return isinstance(value, str) and "\x00" in value
 
 
 def list_examples(connection: Connection, team: str, skill: str) -> list[Example]:

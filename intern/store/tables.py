@@ -176,7 +176,7 @@ class UtteranceRow(Base):
 class HeldoutRow(Base):
     """An input that is held out for the life of its skill: it is never trained on, whatever happens to its example.
 
-    `key` is the hash of the normalised input (see intern/learning/dataset.py).
+    `key` is the hash of the normalised input (see intern/learning/examples/dataset.py).
     """
 
     __tablename__ = "heldout"
@@ -187,14 +187,18 @@ class HeldoutRow(Base):
 
 
 class DatasetRow(Base):
-    """A frozen dataset (`intern.types.Dataset` in `body`); its examples are rows of `dataset_items`."""
+    """A frozen dataset (`intern.types.Dataset` in `body`); its examples are rows of `dataset_items`.
+
+    `sameness` is the hash of what it holds and of whose data that is: a run whose dataset would be the same in both
+    takes this one. Datasets of equal content (the digest in `body`) may be several.
+    """
 
     __tablename__ = "datasets"
     __table_args__ = (UniqueConstraint("team", "skill", "digest"),)
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     team: Mapped[str] = mapped_column(String(64))
     skill: Mapped[str] = mapped_column(String(100))
-    digest: Mapped[str] = mapped_column(String(64))
+    sameness: Mapped[str] = mapped_column("digest", String(64))  # once it was the digest alone
     body: Mapped[dict[str, Any]] = mapped_column()
     created: Mapped[datetime] = mapped_column(default=now)
 

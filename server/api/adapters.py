@@ -10,9 +10,9 @@ from fastapi import APIRouter
 from pydantic import ValidationError
 
 from intern.errors import NotFound
-from intern.learning.adapter import verify
-from intern.learning.manifest import MANIFEST, Manifest
-from intern.learning.shapes import read_shape
+from intern.learning.adapters.adapter import verify
+from intern.learning.adapters.manifest import MANIFEST, Manifest
+from intern.learning.adapters.shapes import read_shape
 from intern.store import learning as store
 from intern.types import Adapter
 from server.auth import KeyedRoute, User, Work

@@ -8,12 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from intern.errors import TrainingUnavailable
-from intern.learning import training
-from intern.learning.loop import Loop
-from intern.learning.recipe import Recipe
-from intern.learning.train.job import Event
+from intern.learning.loop.collecting import gathered
+from intern.learning.train import process as training
 from intern.store import learning as store
-from intern.types import Dataset, Run, Variant, now
+from intern.types import Dataset, Variant
 from server.auth import KeyedRoute, User, Work
 
 router = APIRouter(prefix="/api", route_class=KeyedRoute, tags=["datasets"])
@@ -53,8 +51,7 @@ async def readiness(skill: str, caller: User, workspace: Work, variant: Variant 
 
 
 def _readiness(workspace: Work, team: str, skill: str, variant: Variant) -> dict[str, Any]:
-    draft = Run(id="", team=team, skill=skill, state="queued", variant=variant, created=now())
-    _, found = Loop(workspace.parts, workspace.library.get(team, skill), draft, Recipe(), _nobody).build()
+    _, found = gathered(workspace.parts, team, workspace.library.get(team, skill), variant)
     return {"skill": skill, "variant": variant, **found.model_dump(mode="json"), "unavailable": _unavailable(workspace)}
 
 
@@ -67,10 +64,6 @@ def _unavailable(workspace: Work) -> str | None:
     except TrainingUnavailable as error:
         return error.message
     return None
-
-
-async def _nobody(event: Event) -> None:
-    """Nothing is told while only looking."""
 
 
 def _shown(dataset: Dataset) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from intern.errors import InvalidInput, NotAllowed, NotFound
-from intern.learning.importing import Problem, apply_mapping, check_whole
-from intern.learning.layouts import guess_mapping
-from intern.learning.mapping import Mapping, keys_of, load_keys, load_mapping
-from intern.learning.rowfile import Format, RowFile, open_rows
+from intern.learning.imports.importing import Problem, apply_mapping, check_whole
+from intern.learning.imports.layouts import guess_mapping
+from intern.learning.imports.mapping import Mapping, keys_of, load_keys, load_mapping
+from intern.learning.imports.rowfile import Format, RowFile, open_rows
 from intern.schema import OutputSchema
 from intern.skill import Skill, parse_example
 from intern.store import records
@@ -25,6 +25,7 @@ from server.auth import Entered, KeyedRoute, User, Work
 LEARNED_AT_ONCE = 64  # inputs that the router takes in before the answer; more wait for its next fit, seconds later
 SHOWN_EXAMPLES = 5  # of a preview
 SHOWN_PROBLEMS = 1_000  # more are counted
+_HELD_OUT = "which examples are held out"
 
 router = APIRouter(prefix="/api/examples", route_class=KeyedRoute, tags=["examples"])
 
@@ -51,14 +52,17 @@ def listed(skill: Annotated[str, Query()], caller: User, workspace: Work) -> dic
 def add(body: NewExamples, key: Entered, workspace: Work) -> dict[str, Any]:
     """Add examples, all or none. One that is there already, input and output alike, is not added twice.
 
-    `contributor` is who they are from, the key itself unless an admin names another.
+    `contributor` is who they are from, the key itself unless an admin names another. Only an admin says `import`, and
+    which examples are held out (`split`).
     """
     known = workspace.library.get(key.team, body.skill)
     if body.contributor not in (None, key.id):
-        _check_contributors(key, "contributor")
+        _check_admin(key, "that examples are from others", "contributor")
+    if body.provenance == "import":
+        _check_admin(key, "that examples are an import", "provenance")
     made = {"provenance": body.provenance, "contributor": body.contributor or key.id}
     examples = [_example(row, number, known.schema, made) for number, row in enumerate(body.examples)]
-    added, ids = _keep(workspace, key.team, known, examples)
+    added, ids = _keep(workspace, key, known, _brought(key, examples))
     return {"added": added, "data": [{"id": ident} for ident in ids]}
 
 
@@ -71,14 +75,32 @@ def _example(row: dict[str, Json], number: int, schema: OutputSchema | None, mad
     return example.model_copy(update=made)
 
 
-def _check_contributors(key: Key, param: str) -> None:
-    """What one contributor may bring is capped, so not everybody may speak for others. Raises NotAllowed."""
+def _check_admin(key: Key, what: str, param: str) -> None:
+    """What one contributor may bring is capped, and what is held out judges every adapter: not everybody may speak for
+    others, or say what an adapter is judged by. Raises NotAllowed."""
     if key.role != "admin":
-        raise NotAllowed(f"Only an admin key can say that examples are from others: leave '{param}' out.")
+        raise NotAllowed(f"Only an admin key can say {what}: leave '{param}' out.")
 
 
-def _keep(workspace: Work, team: str, skill: Skill, examples: Sequence[Example]) -> tuple[int, list[str]]:
+def _brought(key: Key, examples: Sequence[Example]) -> list[Example]:
+    """Examples as this key may bring them. Raises NotAllowed.
+
+    An admin's stay as they are. Any other key's are no import, which would count without limit, and its groups are its
+    own: one that is named like the folder's would draw the folder's examples to the side that its own are on.
+    """
+    if key.role == "admin":
+        return list(examples)
+    if any(example.split is not None for example in examples):
+        _check_admin(key, _HELD_OUT, "split")
+    return [
+        example.model_copy(update={"provenance": "api", "group": example.group and f"{key.id}:{example.group}"})
+        for example in examples
+    ]
+
+
+def _keep(workspace: Work, key: Key, skill: Skill, examples: Sequence[Example]) -> tuple[int, list[str]]:
     """Add what is not there yet, in one transaction; (how many were added, the id of each)."""
+    team = key.team
     new = []
     ids = []
     with workspace.database.begin() as connection:
@@ -129,7 +151,9 @@ def preview(
             raise
         problem = {"line": None, "column": None, "message": error.message}
         return {"mapping": None, **answer, "rows": 0, "good": 0, "examples": [], "problems": [problem], "notes": []}
+    _check_mapping(key, agreed)
     found = apply_mapping(rows, agreed, schema)
+    _brought(key, [good.example for good in found.examples])
     return {
         "mapping": keys_of(agreed),
         **answer,
@@ -164,14 +188,13 @@ def import_(
             "once somebody has looked at it.",
             param="mapping",
         )
-    if agreed.contributor is not None:
-        _check_contributors(key, "mapping.contributor")
+    _check_mapping(key, agreed)
     found = apply_mapping(rows, agreed, known.schema)
     if not skip_bad or not found.examples:
         check_whole(found)
     examples = [good.example for good in found.examples]
     examples = [one.model_copy(update={"contributor": one.contributor or key.id}) for one in examples]
-    added, _ = _keep(workspace, key.team, known, examples)
+    added, _ = _keep(workspace, key, known, _brought(key, examples))
     same, skipped = len(examples) - added, len(found.problems)
     return {
         "skill": known.name,
@@ -183,8 +206,20 @@ def import_(
 
 
 def _guess(rows: RowFile, schema: OutputSchema | None, key: Key, given: str | None) -> Mapping:
-    guess = guess_mapping(rows.columns, rows.sample, schema, given=load_keys(given) if given else None)
-    return guess if key.role == "admin" else guess.model_copy(update={"contributor": None})
+    """The likeliest mapping; no column is taken for what only an admin may say."""
+    stands = load_keys(given) if given else {}
+    guess = guess_mapping(rows.columns, rows.sample, schema, given=stands)
+    if key.role == "admin" or guess.layout == "own":
+        return guess
+    return guess.model_copy(update={name: None for name in ("contributor", "split") if name not in stands})
+
+
+def _check_mapping(key: Key, mapping: Mapping) -> None:
+    """Raises NotAllowed for a column that only an admin may name. Rows of the own layout are read as they stand."""
+    if mapping.contributor is not None:
+        _check_admin(key, "that examples are from others", "mapping.contributor")
+    if mapping.split is not None and mapping.layout != "own":
+        _check_admin(key, _HELD_OUT, "mapping.split")
 
 
 def _listed(problems: Sequence[Problem]) -> list[dict[str, Any]]:

@@ -53,7 +53,6 @@ async def exporter_of(request: Request) -> Exporter:
             workspace.library,
             workspace.engine,
             settings.data / "exports",
-            reference=settings.model,
             gpu_layers=settings.gpu_layers,
         )
     return state.exporter  # type: ignore[no-any-return]

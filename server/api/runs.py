@@ -15,12 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import HTMLResponse, Response
 
 from intern.errors import InternError, InvalidInput, NotFound, TrainingUnavailable
+from intern.learning.judging.outcomes import CANDIDATE, PROMPT_ONLY, SERVING, Outcome
+from intern.learning.judging.side_by_side import side_by_side
 from intern.learning.learner import Asked
-from intern.learning.loop import Verdict
-from intern.learning.outcomes import CANDIDATE, PROMPT_ONLY, SERVING, Outcome
-from intern.learning.recipe import Recipe, RecipeName
-from intern.learning.side_by_side import side_by_side
+from intern.learning.loop.judging import Verdict
 from intern.learning.train.job import Event, read_lines
+from intern.learning.train.recipe import Recipe, RecipeName
 from intern.skill import Skill, parse_example
 from intern.store import learning as store
 from intern.types import Dataset, Example, Json, Run, RunKind, RunState, Variant
@@ -268,7 +268,7 @@ def against(run: str, other: str, caller: User, workspace: Work) -> dict[str, An
 
 def _render(workspace: Work, run: Run, verdict: Verdict) -> str:
     try:
-        from intern.learning.report import render_html
+        from intern.learning.reports.report import render_html
     except ImportError as error:
         raise TrainingUnavailable(f"Reports need {error.name}; install the extra: 'llama-intern[train]'.") from error
     skill = next((s for s in workspace.library.all(run.team) if s.name == run.skill), None)

@@ -16,7 +16,7 @@ from cli.test_terminal import start
 from intern.cli import run
 from intern.cli.examples import read_examples
 from intern.errors import InvalidInput
-from intern.learning.mapping import load_mapping
+from intern.learning.imports.mapping import load_mapping
 
 SCHEMA = {
     "type": "object",

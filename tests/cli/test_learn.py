@@ -19,7 +19,7 @@ from made_learning import Script, script
 from intern.cli.learn import learn
 from intern.cli.progress import BLOCKS, Course, duration, sparkline
 from intern.errors import InvalidInput
-from intern.learning.recipe import RecipeName
+from intern.learning.train.recipe import RecipeName
 from intern.store import learning as store
 from intern.store import records
 from intern.types import Run

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from intern.cli.results import next_steps, probe_lines, show
-from intern.learning.attributes import distribution, identity
-from intern.learning.probes import Probed, consistency
+from intern.learning.judging.attributes import distribution, identity
+from intern.learning.judging.probes import Probed, consistency
 from intern.measures import Attribute, Question
 
 QUESTIONS = [Question(question=f"Question {n}?", facts=[f"fact{n}"]) for n in range(5)]

@@ -10,10 +10,12 @@ import pytest
 
 from intern.engines.fake import FakeEngine
 from intern.errors import InvalidInput, ModelUnavailable
-from intern.learning.loop import BaseModel, Loop, NotReady
+from intern.learning.loop.collecting import NotReady
+from intern.learning.loop.contracts import BaseModel
+from intern.learning.loop.loop import Loop
 from intern.learning.parts import WorkspaceParts
-from intern.learning.recipe import Recipe
 from intern.learning.train.job import Event
+from intern.learning.train.recipe import Recipe
 from intern.models.fake import HashEmbedder
 from intern.settings import Settings
 from intern.skill import write_skill
@@ -73,8 +75,9 @@ async def collect(tmp_path: Path) -> AsyncIterator[Collect]:
 
 
 async def test_enough_good_examples_are_frozen(collect: Collect) -> None:
-    (dataset, train, heldout), _ = await collect(rows(100))
-    assert (dataset.train, dataset.heldout) == (len(train), len(heldout))
+    found, _ = await collect(rows(100))
+    dataset = found.dataset
+    assert (dataset.train, dataset.heldout) == (len(found.train), len(found.heldout))
     assert dataset.train + dataset.heldout == 100
     assert dataset.heldout >= 20
 
@@ -114,12 +117,10 @@ async def test_outputs_that_are_all_the_same_teach_nothing(collect: Collect) -> 
 async def test_contradictions_are_left_out_on_both_sides_and_counted(collect: Collect) -> None:
     good = rows(100)
     other = [{"input": row["input"], "output": {"mood": "bad"}} for row in good[:40:2]]  # those are good
-    (dataset, train, heldout), told = await collect(
-        [*good, *({**row, "id": f"other-{n}"} for n, row in enumerate(other))]
-    )
-    assert [row.reason for row in dataset.dropped] == ["contradiction"] * 40
-    assert dataset.train + dataset.heldout == 80
-    assert {example.text for example in (*train, *heldout)}.isdisjoint(row["input"] for row in other)
+    found, told = await collect([*good, *({**row, "id": f"other-{n}"} for n, row in enumerate(other))])
+    assert [row.reason for row in found.dataset.dropped] == ["contradiction"] * 40
+    assert found.dataset.train + found.dataset.heldout == 80
+    assert {example.text for example in (*found.train, *found.heldout)}.isdisjoint(row["input"] for row in other)
     assert any("40 examples contradict others" in event.text for event in told)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import pytest
 from intern.engines.fake import FakeEngine
 from intern.errors import NotFound
 from intern.learning.erasure import Erasure
-from intern.learning.evaluate import Generated
+from intern.learning.judging.evaluate import Generated
+from intern.learning.judging.outcomes import Outcome
 from intern.learning.learner import Learner
-from intern.learning.outcomes import Outcome
 from intern.learning.train.job import Row, read_lines, write_lines
 from intern.models.fake import HashEmbedder
 from intern.settings import Settings
@@ -150,6 +150,62 @@ async def test_a_run_that_works_with_the_data_is_cancelled_and_says_so(workspace
     assert erased.cancelled == (run.id,)
     script.waits.set()
     await made.close()
+
+
+class Meanwhile(Erasure):
+    """Something happens after the first look at what there is of somebody, and before it is deleted."""
+
+    happens: Callable[[], object] | None = None
+
+    def _clean(self, team: str, traces: store.Traces) -> None:
+        happens, self.happens = self.happens, None
+        if happens is not None:
+            happens()
+        super()._clean(team, traces)
+
+
+async def test_a_run_that_froze_the_data_after_the_first_look_is_cancelled_and_keeps_nothing(
+    workspace: Workspace,
+) -> None:
+    eve, bob = (example("ex_eve"), "eve"), (example("ex_bob"), "bob")
+    collect(workspace, eve, bob)
+    folders: list[Path] = []
+
+    def a_run_begins() -> None:
+        freeze(workspace, eve, bob, id="ds_2")
+        freeze(workspace, bob, id="ds_3")
+        folders.append(ran(workspace, "run_2", "ex_eve", "ex_bob", dataset="ds_2", state="running"))
+        ran(workspace, "run_3", "ex_bob", dataset="ds_3", state="running")
+
+    erasure = Meanwhile(workspace.parts, workspace.learner, workspace.recorder.flush)
+    erasure.happens = a_run_begins
+    erased = await erasure.person(TEAM, "eve")
+    assert (erased.datasets, erased.cancelled) == (("ds_2",), ("run_2",))
+    with workspace.database.connect() as connection:
+        assert store.get_run(connection, TEAM, "run_2").state == "cancelled"
+        assert store.get_run(connection, TEAM, "run_3").state == "running"
+        assert [e.id for e in store.dataset_examples(connection, TEAM, "ds_2", "train")] == ["ex_bob"]
+        assert store.get_dataset(connection, TEAM, "ds_2").erased == 1
+    assert "ex_eve" not in left(folders[0])
+    assert left(folders[0]).count("the words of ex_bob") == 2
+
+
+async def test_an_example_that_came_after_the_first_look_is_gone_from_a_new_runs_files_too(
+    workspace: Workspace,
+) -> None:
+    first, late = (example("ex_eve"), "eve"), (example("ex_late"), "eve")
+    collect(workspace, first)
+    folders: list[Path] = []
+
+    def a_run_begins() -> None:
+        collect(workspace, late)
+        freeze(workspace, first, late, id="ds_2")
+        folders.append(ran(workspace, "run_2", "ex_eve", "ex_late", dataset="ds_2", state="running"))
+
+    erasure = Meanwhile(workspace.parts, workspace.learner, workspace.recorder.flush)
+    erasure.happens = a_run_begins
+    await erasure.person(TEAM, "eve")
+    assert "ex_late" not in left(folders[0])
 
 
 async def test_a_run_on_a_dataset_without_the_person_goes_on(workspace: Workspace) -> None:

@@ -11,11 +11,12 @@ import pytest
 from sqlalchemy.engine import Engine as Database
 
 from intern.errors import Conflict, EngineFailure, InvalidInput, NotFound
+from intern.learning.judging.outcomes import Ruling
 from intern.learning.learner import Learner
-from intern.learning.loop import Finished, Verdict
-from intern.learning.outcomes import Ruling
-from intern.learning.recipe import Recipe
+from intern.learning.loop.judging import Verdict
+from intern.learning.loop.loop import Finished
 from intern.learning.train.job import Event
+from intern.learning.train.recipe import Recipe
 from intern.library import SkillLibrary
 from intern.skill import Skill, write_skill
 from intern.store import learning as store

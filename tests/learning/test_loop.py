@@ -17,11 +17,13 @@ from sqlalchemy.engine import Engine as Database
 
 from intern.engines.base import EngineRequest
 from intern.engines.fake import FakeEngine
-from intern.learning.loop import BaseModel, Loop, Verdict
-from intern.learning.parity import Parity
-from intern.learning.recipe import Recipe
-from intern.learning.rows import Retrieves, no_passages
+from intern.learning.examples.rows import Retrieves, no_passages
+from intern.learning.judging.parity import Parity
+from intern.learning.loop.contracts import BaseModel, Work
+from intern.learning.loop.judging import Judging, Verdict
+from intern.learning.loop.loop import Loop
 from intern.learning.train.job import Event
+from intern.learning.train.recipe import Recipe
 from intern.models.embedder import Vectors
 from intern.skill import Skill, write_skill
 from intern.store.engine import open_database
@@ -107,17 +109,25 @@ def loop(parts: Any, made: Skill, told: list[Event]) -> Loop:
     return Loop(parts, made, run, Recipe(), tell)
 
 
+def judging(parts: Any, made: Skill) -> Judging:
+    async def tell(event: Event) -> None: ...
+
+    run = Run(id="run_1", team="default", skill="levels", state="running", created=now())
+    (parts.runs_folder / run.id).mkdir(parents=True)
+    return Judging(Work(parts, made, run, Recipe(), tell))
+
+
 def judged(parts: Parts, made: Skill, monkeypatch: pytest.MonkeyPatch, *, serving: int | None) -> Verdict:
     """The verdict on a candidate, version 2."""
 
-    async def files(self: Loop, base: BaseModel, adapters: Sequence[Adapter]) -> dict[str, str]:
+    async def files(self: Judging, base: BaseModel, adapters: Sequence[Adapter]) -> dict[str, str]:
         return {adapter.name: "file" for adapter in adapters}
 
-    async def same(self: Loop, engine: Any, adapter: Adapter) -> Parity:
+    async def same(self: Judging, engine: Any, adapter: Adapter) -> Parity:
         return Parity(prompts=1, same_prompts=1, answers=1, tokens=1.0, fields=1.0, moved=1.0)
 
-    monkeypatch.setattr(Loop, "_files", files)
-    monkeypatch.setattr(Loop, "_parity", same)
+    monkeypatch.setattr(Judging, "_files", files)
+    monkeypatch.setattr(Judging, "_parity", same)
     candidate, other = (
         Adapter(
             team="default", skill="levels", version=n, digest="d", base=BASE.sha256, recipe="lora", created=now()
@@ -126,7 +136,7 @@ def judged(parts: Parts, made: Skill, monkeypatch: pytest.MonkeyPatch, *, servin
     )  # fmt: skip
     heldout = [e for e in made.examples if e.split == "heldout"]
     train = [e for e in made.examples if e.split == "train"]
-    found = loop(parts, made, [])._evaluate(BASE, candidate, other if serving else None, train, heldout)
+    found = judging(parts, made).judge(BASE, candidate, other if serving else None, train, heldout)
     return asyncio.run(found)
 
 

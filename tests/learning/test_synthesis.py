@@ -99,6 +99,7 @@ def test_the_citation_is_the_passages_own_document(skill: Skill) -> None:
     ("bad", "reason"),
     [
         (pair("Days?", "Employees get 28 days.", "Employees get 28 days"), "no_form"),
+        (pair("How many days do I get?", "28 days\0", "Employees get 28 days"), "no_form"),
         ({"input": "How many days do I get?", "output": "28 days", "quote": "Employees get 28 days"}, "no_form"),
         (pair("How many days do I get?", "Employees get 28 days.", "Everyone gets thirty days"), "no_quote"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -194,6 +195,47 @@ def test_a_call_of_a_tool_cannot_be_accepted_as_an_answer(setting: Setting) -> N
     put = setting.put(record(skill="other", choices=(Choice(tool_calls=({"id": "c"},), finish_reason="tool_calls"),)))
     with pytest.raises(InvalidInput):
         setting.judge("accept", put)
+
+
+@pytest.mark.parametrize("parsed", [{"label": "a", "note": "a\x00b"}, {"label": "a", "no\x00te": ["x"]}])
+def test_an_answer_with_a_nul_cannot_be_accepted_and_the_teams_examples_stay_readable(
+    setting: Setting, parsed: object
+) -> None:
+    setting.judge("accept", setting.put(record()))
+    put = setting.put(record(choices=(Choice(text=json.dumps(parsed), parsed=parsed),)))
+    with pytest.raises(InvalidInput, match="NUL character") as caught:
+        setting.judge("accept", put)
+    assert caught.value.param == "verdict"
+    setting.judge("correct", put, correction={"label": "b"})
+    with setting.database.connect() as connection:
+        assert records.count_examples(connection, "default") == {"label": (2, 0)}
+
+
+def test_a_text_with_a_nul_cannot_be_accepted(setting: Setting) -> None:
+    put = setting.put(record(skill="other", choices=(Choice(text="a\x00b"),)))
+    with pytest.raises(InvalidInput, match="Use the verdict correct"):
+        setting.judge("accept", put)
+    assert setting.examples("other") == []
+    setting.judge("accept", setting.put(record(skill="other", choices=(Choice(text="a\\u0000b"),))))
+    assert setting.examples("other")[0].output == "a\\u0000b", "those are six ordinary characters"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"input": "a\x00"},
+        {"input": (Message(role="user", content="\x00"),)},
+        {"output": {"a": [{"b": "\x00"}]}},
+        {"output": {"\x00": 1}},
+        {"group": "\x00"},
+    ],
+)
+def test_no_example_is_kept_with_a_nul_wherever_it_comes_from(setting: Setting, more: dict[str, object]) -> None:
+    made = Example.model_validate({"id": "ex_1", "input": "a", "output": "b", **more})
+    with setting.database.begin() as connection:
+        with pytest.raises(InvalidInput, match="NUL character"):
+            records.add_example(connection, "default", "other", made)
+        assert records.count_examples(connection, "default") == {}
 
 
 @pytest.mark.parametrize("parsed", [{"label": "z"}, None])

@@ -1,4 +1,4 @@
-"""The model card of an export: what it is, where it comes from, how good it is, how to load it.
+"""The model card of an adapter or an export: what it is, where it comes from, how good it is, how to load it.
 
 In: what is known of the adapter, its skill, its base and its verdict. Out: Markdown with the front matter that the
 Hugging Face hub reads. A card quotes no example, held out or other: it goes where the model goes, and examples are the
@@ -15,9 +15,9 @@ from typing import Any
 
 import jinja2
 
+from intern.learning.adapters.manifest import Manifest
 from intern.learning.export.formats import ABOUT, FLOORS, Agreement, Format
-from intern.learning.manifest import Manifest
-from intern.learning.outcomes import CANDIDATE, SERVING, Interval, Summary
+from intern.learning.judging.outcomes import CANDIDATE, SERVING, Interval, Summary
 from intern.skill import Skill
 from intern.types import Dataset
 
@@ -40,8 +40,8 @@ class Subject:
 
     skill: Skill
     manifest: Manifest
-    format: Format
-    agreement: Agreement
+    format: Format = "peft"
+    agreement: Agreement | None = None  # of an export with the adapter
     rivals: Mapping[str, Summary] = field(default_factory=dict)
     decision: str = ""
     reason: str = ""
@@ -89,7 +89,7 @@ def _front_matter(subject: Subject) -> dict[str, Any]:
 @functools.cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("intern.learning"),
+        loader=jinja2.PackageLoader("intern.learning.export"),
         autoescape=False,  # it is no HTML; `line` and the fence keep texts in their place
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -21,15 +21,15 @@ from pathlib import Path
 
 from intern.engines.base import Engine
 from intern.errors import Conflict, InvalidInput, NotFound, StoreFailure, TrainingUnavailable
-from intern.learning.adapter import AdapterFiles, read_verdict, verify
+from intern.learning.adapters.adapter import AdapterFiles, read_verdict, verify
+from intern.learning.adapters.gguf_head import read_head
+from intern.learning.adapters.manifest import as_json
+from intern.learning.adapters.shapes import read_shape
+from intern.learning.examples.rows import prompt_of
 from intern.learning.export import card, gguf_model, process
+from intern.learning.export.describe import describe
 from intern.learning.export.formats import FOLDER, Agreement, ExportJob, Format, Prompt
-from intern.learning.gguf_head import BrokenHead, Scalar, read_head
-from intern.learning.loop import BaseModel, Parts
-from intern.learning.manifest import as_json
-from intern.learning.outcomes import Summary
-from intern.learning.rows import prompt_of
-from intern.learning.shapes import read_shape
+from intern.learning.loop.contracts import BaseModel, Parts
 from intern.learning.train.job import Event
 from intern.library import SkillLibrary
 from intern.skill import Skill
@@ -78,17 +78,18 @@ class _Chosen:
 
 
 class Exporter:
-    """`root` holds a folder of exports for each team; `reference` is how the base model was named in the settings;
-    `engine` counts the tokens of prompts. One export at a time: others wait."""
+    """`root` holds a folder of exports for each team; `engine` counts the tokens of prompts.
+
+    One export at a time: others wait.
+    """
 
     def __init__(
-        self, parts: Parts, library: SkillLibrary, engine: Engine, root: Path, *, reference: str, gpu_layers: int = -1
+        self, parts: Parts, library: SkillLibrary, engine: Engine, root: Path, *, gpu_layers: int = -1
     ) -> None:
         self._parts = parts
         self._library = library
         self._engine = engine
         self._root = root
-        self._reference = reference
         self._gpu_layers = gpu_layers
         self._going = asyncio.Lock()
 
@@ -244,7 +245,17 @@ class Exporter:
         folder = staging / FOLDER
         if chosen.skill.schema is not None:
             (folder / "schema.json").write_bytes(as_json(chosen.skill.schema.schema))
-        (folder / "README.md").write_text(card.render(self._subject(chosen, job, agreement)), encoding="utf-8")
+        subject = describe(
+            chosen.files,
+            chosen.skill,
+            chosen.base,
+            chosen.dataset,
+            read_verdict(chosen.files.folder) or {},
+            format=job.format,
+            agreement=agreement,
+            file=gguf_model.file_name(job.stem, job.format) if job.format in gguf_model.NUMBERS else None,
+        )
+        (folder / "README.md").write_text(card.render(subject), encoding="utf-8")
         report = {
             "name": chosen.adapter.name,
             "digest": chosen.files.digest,
@@ -278,28 +289,6 @@ class Exporter:
             agreement=agreement,
         )
 
-    def _subject(self, chosen: _Chosen, job: ExportJob, agreement: Agreement) -> card.Subject:
-        verdict = read_verdict(chosen.files.folder) or {}
-        ruling = verdict.get("ruling") or {}
-        about = _metadata(Path(chosen.base.path))
-        repository, file = _on_hub(self._reference)
-        return card.Subject(
-            skill=chosen.skill,
-            manifest=chosen.files.manifest,
-            format=job.format,
-            agreement=agreement,
-            rivals={name: Summary.model_validate(body) for name, body in (verdict.get("rivals") or {}).items()},
-            decision=ruling.get("decision", ""),
-            reason=ruling.get("reason", ""),
-            dataset=chosen.dataset,
-            file=gguf_model.file_name(job.stem, job.format) if job.format in gguf_model.NUMBERS else None,
-            base_repo=repository,
-            base_file=file or Path(chosen.base.path).name,
-            base_title=_text(about, "general.name"),
-            licence=_text(about, "general.license"),
-            max_lora_rank=chosen.files.lora.max_lora_rank,
-        )
-
 
 def check_free(target: Path, force: bool) -> None:
     """Raises Conflict when something lies there: anything without `force`, and what is no export in any case."""
@@ -321,27 +310,6 @@ def _check_installed(format: Format) -> None:
             f"The format {format} needs {', '.join(missing)}, which this installation lacks. Run `make train` in the "
             "project's folder, or install the extra: pip install 'llama-intern[train]'."
         )
-
-
-def _metadata(base: Path) -> Mapping[str, Scalar | None]:
-    try:
-        return read_head(base).metadata
-    except (OSError, BrokenHead):
-        return {}
-
-
-def _text(metadata: Mapping[str, Scalar | None], key: str) -> str | None:
-    value = metadata.get(key)
-    return value if isinstance(value, str) and value else None
-
-
-def _on_hub(reference: str) -> tuple[str | None, str | None]:
-    """(OWNER/REPO, file in it) of a base model that was named `hub:OWNER/REPO[/FILE][@REVISION]`."""
-    kind, _, rest = reference.partition(":")
-    parts = rest.partition("@")[0].split("/")
-    if kind != "hub" or len(parts) < 2:
-        return None, None
-    return "/".join(parts[:2]), "/".join(parts[2:]) or None
 
 
 def _sync(path: Path) -> None:

@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from intern.errors import AdapterRefused, ModelUnavailable
+from intern.learning.adapters.gguf_head import BrokenHead, Head, Tensor, _Cursor, read_head
+from intern.learning.adapters.gguf_lora import interleaved
+from intern.learning.adapters.lora import Floats, Lora, Pair
+from intern.learning.adapters.shapes import BaseShape, gguf_name
 from intern.learning.export.merge import check_sound
-from intern.learning.gguf_head import BrokenHead, Head, Tensor, _Cursor, read_head
-from intern.learning.gguf_lora import interleaved
-from intern.learning.lora import Floats, Lora, Pair
-from intern.learning.shapes import BaseShape, gguf_name
 
 Numbers = Literal["f16", "q8_0", "q4_0"]
 

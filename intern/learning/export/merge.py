@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from intern.errors import AdapterRefused, ModelUnavailable
-from intern.learning.lora import Floats, Lora
+from intern.learning.adapters.lora import Floats, Lora
 from intern.types import Json
 
 Dtype = Literal["float32", "float16", "bfloat16"]

@@ -12,13 +12,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from intern.errors import AdapterRefused, EngineFailure, ModelUnavailable
+from intern.learning.adapters.gguf_lora import GGUF, convert
+from intern.learning.adapters.lora import CONFIG, WEIGHTS, Lora, read_lora
+from intern.learning.adapters.shapes import BaseShape, read_shape
 from intern.learning.export import gguf_model, merge
 from intern.learning.export.formats import FOLDER, PROMPTS, Agreement, ExportJob, Prompt
 from intern.learning.export.greedy import Chooses, LlamaCppReader, TorchReader
 from intern.learning.export.spans import field_spans
-from intern.learning.gguf_lora import GGUF, convert
-from intern.learning.lora import CONFIG, WEIGHTS, Lora, read_lora
-from intern.learning.shapes import BaseShape, read_shape
 from intern.learning.train.job import Event, read_lines
 from intern.types import Model
 

@@ -18,7 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
 
 from intern.errors import InvalidInput, ModelUnavailable
-from intern.learning.recipe import Precision
+from intern.learning.train.recipe import Precision
 
 _CACHED_BYTES = 1_000_000_000  # GGUF files up to this size are kept converted (about six times as large)
 

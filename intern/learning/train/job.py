@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, Field
 
-from intern.learning.recipe import Recipe
+from intern.learning.train.recipe import Recipe
 from intern.types import Json, Message, Model
 
 JOB = "job.json"
@@ -66,12 +66,16 @@ class Answer(Model):
 
 
 class Agreement(Model):
-    """Tokens of an answer that are the trained model's own choice. `differs` are the other ones' places in the text;
-    `moved` is the most that the adapter changes a log-probability there, in nats."""
+    """Tokens of an answer that are the trained model's own choice, or nearly as likely as that (`ties` of them).
+
+    `differs` are the other ones' places in the text; `moved` is the most that the adapter changes a log-probability
+    there, in nats.
+    """
 
     id: str
     tokens: int
     agreed: int
+    ties: int = 0
     differs: tuple[tuple[int, int], ...] = ()
     moved: float = 0.0
 

@@ -19,9 +19,9 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig
 
 from intern.errors import TrainingFailed
-from intern.learning.recipe import Recipe
 from intern.learning.train.job import Event
 from intern.learning.train.prefix import PrefixCollator, PrefixTrainer, completion_logits
+from intern.learning.train.recipe import Recipe
 
 Tell = Callable[[Event], None]
 _PACK_TOKENS = 2048  # of one forward pass: the attention mask grows with the square

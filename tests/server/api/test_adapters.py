@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from made_learning import BASE, Script
 
-from intern.learning.loop import BaseModel
+from intern.learning.loop.contracts import BaseModel
 from intern.types import Adapter
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from intern.learning.mapping import make_mapping
+from intern.learning.imports.mapping import make_mapping
 
 CSV = "body,verdict,by\nwhat a storm,bad,eve\nwhat a breeze,Good,bob\n"
 
@@ -63,13 +63,13 @@ def test_where_nothing_can_be_guessed_the_columns_are_told_for_a_person_to_choos
 
 def test_an_import_carries_its_provenance_and_who_brought_it_and_routes_at_once(server: Any) -> None:
     mapping = preview(server, CSV)["mapping"]
-    answer = send(server, "import", CSV, mapping=mapping)
+    answer = send(server, "import", CSV, "admin", mapping=mapping)
     assert answer.status_code == 201, answer.text
     assert answer.json() == {"skill": "mood", "added": 2, "same": 0, "skipped": 0, "problems": []}
     found = examples(server)
     assert [(e["input"], e["output"], e["provenance"], e["contributor"]) for e in found] == [
-        ("what a storm", {"mood": "bad"}, "import", server.ids["user"]),
-        ("what a breeze", {"mood": "good"}, "import", server.ids["user"]),
+        ("what a storm", {"mood": "bad"}, "import", server.ids["admin"]),
+        ("what a breeze", {"mood": "good"}, "import", server.ids["admin"]),
     ]
     assert server.http().post("/api/route", json={"input": "storm"}).json()["skill"] == "mood"
     again = send(server, "import", CSV, mapping=mapping).json()
@@ -97,7 +97,7 @@ def test_only_the_own_layout_is_imported_without_a_mapping(server: Any) -> None:
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "mapping")
     assert "POST /api/examples/preview" in refused.json()["error"]["message"]
     row = {"input": "sleet", "output": {"mood": "bad"}, "split": "heldout"}
-    assert send(server, "import", json.dumps(row)).json()["added"] == 1
+    assert send(server, "import", json.dumps(row), "admin").json()["added"] == 1
     (found,) = examples(server)
     assert (found["split"], found["provenance"]) == ("heldout", "import")
 
@@ -112,11 +112,39 @@ def test_only_an_admin_speaks_for_other_contributors(server: Any) -> None:
     assert preview(server, annotated, "admin")["mapping"]["contributor"] == "annotator"
     assert "contributor" not in preview(server, annotated, "user")["mapping"]
     row = {"input": "x", "output": {"mood": "bad"}}
-    body = {"skill": "mood", "examples": [row], "provenance": "import", "contributor": "eve"}
+    body = {"skill": "mood", "examples": [row], "contributor": "eve"}
     assert server.http("user").post("/api/examples", json=body).status_code == 403
     assert server.http("user").post("/api/examples", json={**body, "contributor": server.ids["user"]}).is_success
-    assert examples(server)[-1]["provenance"] == "import"
     assert server.http().post("/api/examples", json={**body, "provenance": "folder"}).status_code == 400
+
+
+def test_what_a_users_key_imports_counts_as_its_own_examples(server: Any) -> None:
+    grouped = "body,verdict,thread\nwhat a storm,bad,t1\nwhat a breeze,good,\n"
+    mapping = {"input": "body", "output": {"mood": "verdict"}, "group": "thread"}
+    assert send(server, "import", grouped, "user", mapping=mapping).json()["added"] == 2
+    user = server.ids["user"]
+    assert [(e["provenance"], e["contributor"], e["group"]) for e in examples(server)] == [
+        ("api", user, f"{user}:t1"),
+        ("api", user, None),
+    ]
+
+
+def test_only_an_admin_imports_what_is_held_out(server: Any) -> None:
+    split = "body,verdict,split\nwhat a storm,bad,test\nwhat a breeze,good,train\n"
+    assert preview(server, split, "admin")["mapping"]["split"] == "split"
+    guessed = preview(server, split, "user")
+    assert "split" not in guessed["mapping"]
+    assert guessed["notes"] == ["Columns not used: 'split'."]
+    assert send(server, "import", split, "user", mapping=guessed["mapping"]).json()["added"] == 2
+    assert [e["split"] for e in examples(server)] == [None, None]
+    declared = {"input": "body", "output": {"mood": "verdict"}, "split": "split"}
+    own = json.dumps({"input": "sleet", "output": {"mood": "bad"}, "split": "heldout"})
+    for path in ("preview", "import"):
+        for refused in (send(server, path, split, mapping=declared), send(server, path, own)):
+            assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_allowed"), path
+            assert "split' out." in refused.json()["error"]["message"]
+    without = json.dumps({"input": "sleet", "output": {"mood": "bad"}})
+    assert send(server, "import", without).json()["added"] == 1
 
 
 @pytest.mark.parametrize(

@@ -33,11 +33,11 @@ def ask(server: Any, text: str, key: str = "user", **more: Any) -> dict[str, Any
 
 
 def test_examples_are_added_with_their_provenance_and_routed_by_at_once(server: Any) -> None:
-    answer = add(server, {"input": "gloomy clouds", "output": {"mood": "bad"}, "split": "heldout"})
+    answer = add(server, {"input": "gloomy clouds", "output": {"mood": "bad"}, "split": "heldout"}, key="admin")
     assert (answer.status_code, answer.json()["added"]) == (201, 1)
     (new,) = [e for e in examples(server) if e["provenance"] == "api"]
     assert new["id"] == answer.json()["data"][0]["id"]
-    assert (new["input"], new["contributor"], new["skill"]) == ("gloomy clouds", server.ids["user"], "mood")
+    assert (new["input"], new["contributor"], new["skill"]) == ("gloomy clouds", server.ids["admin"], "mood")
     assert server.http("user").post("/api/route", json={"input": "gloomy"}).json()["skill"] == "mood"
     counts = server.http("user").get("/api/skills/mood").json()
     assert (counts["examples"], counts["heldout"]) == (2, 2)
@@ -68,6 +68,34 @@ def test_examples_are_added_all_or_none_and_the_bad_one_is_named(server: Any, ba
     answer = add(server, {"input": "fine", "output": {"mood": "good"}}, bad)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
     assert examples(server) == before
+
+
+def test_only_an_admin_says_what_is_trusted_and_what_is_held_out(server: Any) -> None:
+    def post(key: str, row: dict[str, Any], **more: Any) -> Any:
+        return server.http(key).post("/api/examples", json={"skill": "mood", "examples": [row], **more})
+
+    row = {"input": "hail", "output": {"mood": "bad"}, "group": "thread 7"}
+    for split in ("heldout", "train"):
+        refused = post("user", {**row, "split": split})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_allowed")
+        assert "Only an admin key can say which examples are held out" in refused.json()["error"]["message"]
+    refused = post("user", row, provenance="import")
+    assert refused.status_code == 403
+    assert "leave 'provenance' out" in refused.json()["error"]["message"]
+    assert [e["provenance"] for e in examples(server)] == ["folder"], "nothing was added"
+    assert post("admin", {**row, "split": "heldout"}, provenance="import").status_code == 201
+    assert [(e["provenance"], e["split"], e["group"]) for e in examples(server)[1:]] == [
+        ("import", "heldout", "thread 7")
+    ]
+
+
+def test_groups_of_a_users_key_are_its_own(server: Any) -> None:
+    for number, group in enumerate(("thread 7", "thread 7", "thread 8", None)):
+        row = {"input": f"hail {number}", "output": {"mood": "bad"}, **({"group": group} if group else {})}
+        assert add(server, row).status_code == 201
+    user = server.ids["user"]
+    groups = [e["group"] for e in examples(server) if e["provenance"] == "api"]
+    assert groups == [f"{user}:thread 7", f"{user}:thread 7", f"{user}:thread 8", None]
 
 
 def test_an_example_is_deleted_by_an_admin_or_who_brought_it(server: Any) -> None:

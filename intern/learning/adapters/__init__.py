@@ -1,0 +1,1 @@
+"""Adapter files: checked, converted, kept by content, and put in service."""

@@ -1,0 +1,123 @@
+"""PEFT's LoRA to llama.cpp's: a checked folder and its base model's shape go in, one GGUF file comes out.
+
+llama.cpp adds `alpha / rank * B (A x)` to a module's output, with one alpha for the file and the rank of each pair. So
+plain and rank-stabilised LoRA and ranks by module are written as they are; where alphas differ by module, the
+difference is multiplied into B. For the Llama architecture llama.cpp keeps the rows of queries and keys in another
+order than transformers (rotary pairs beside each other, not half a head apart), so the rows of their B are put in that
+order too. Knows nothing of manifests or engines.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from intern.errors import AdapterRefused, StoreFailure
+from intern.learning.adapters.gguf_head import BrokenHead, read_head
+from intern.learning.adapters.lora import WEIGHTS, Floats, Lora, Pair
+from intern.learning.adapters.shapes import BaseShape, gguf_name
+
+GGUF = "adapter.gguf"
+
+_KEYS = {"general.architecture", "general.type", "adapter.type", "adapter.lora.alpha"}
+_PERMUTED = {"llama"}  # architectures whose queries and keys llama.cpp reorders
+
+
+def convert(lora: Lora, shape: BaseShape, target: Path, *, dtype: Literal["f32", "f16"] = "f32") -> None:
+    """Write `lora` to `target` for llama.cpp; there is the whole file afterwards, or no file.
+
+    `f16` halves the file and the memory and rounds every value to 11 bits; beside the noise of a base model in 4 bits
+    that cannot be measured, nor is it faster. `lora` must have been read with the same `shape`.
+    Raises AdapterRefused when a value does not fit float16, StoreFailure when the disk refuses.
+    """
+    import gguf
+
+    kind = np.float16 if dtype == "f16" else np.float32
+    alpha = _alpha(lora)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    writer = gguf.GGUFWriter(temporary, shape.architecture)
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
+    for name, values in _tensors(lora, shape, alpha):
+        with np.errstate(over="ignore"):
+            written = values.astype(kind)
+        if not np.isfinite(written).all():
+            raise AdapterRefused(f"{name} has values beyond float16. Convert it as f32.", adapter=lora.folder.name)
+        writer.add_tensor(name, written)
+    try:
+        try:
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+        finally:
+            writer.close()
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise StoreFailure(f"The adapter cannot be written to '{target}': {error.strerror or error}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_gguf(file: Path, lora: Lora) -> None:
+    """Check that a GGUF file has the shapes of `lora` for each of its modules, and finite values.
+
+    llama.cpp checks names and shapes against the base model when it loads the file. That the values are those of
+    `lora` is for `parity` to show. Raises AdapterRefused.
+    """
+    try:
+        head = read_head(file)
+        if head.metadata.get("general.type") != "adapter" or head.metadata.get("adapter.type") != "lora":
+            raise BrokenHead("it is no LoRA adapter")
+        if head.metadata.keys() != _KEYS:  # one of them could say that it acts behind certain words only
+            raise BrokenHead(f"it has other metadata than {', '.join(sorted(_KEYS))}")
+        alpha = head.metadata["adapter.lora.alpha"]
+        if not isinstance(alpha, float) or not 0 < alpha < 1e9:
+            raise BrokenHead("its alpha is not a positive number")
+        names = {f"{gguf_name(module)}.lora_{side}": rank for module, rank in lora.ranks.items() for side in "ab"}
+        if other := names.keys() ^ head.tensors.keys():
+            raise BrokenHead(f"it and {WEIGHTS} differ in their tensors, in {min(other)[:120]} for one")
+        for name, rank in names.items():
+            sizes = head.tensors[name].shape
+            if len(sizes) != 2 or sizes[0 if name.endswith("a") else 1] != rank:
+                raise BrokenHead(f"{name} has the shape {sizes}, not one of rank {rank}")
+            if not np.isfinite(head.values(name)).all():
+                raise BrokenHead(f"{name} has values that are not finite")
+    except (OSError, ValueError) as error:
+        reason = error if isinstance(error, BrokenHead) else "it cannot be read"
+        raise AdapterRefused(f"{file.name} cannot be used: {reason}.", adapter=lora.folder.name) from error
+
+
+def _alpha(lora: Lora) -> float:
+    """The largest alpha of all modules as llama.cpp counts it, so that values are only ever made smaller."""
+    return max(lora.scales[module] * rank for module, rank in lora.ranks.items())
+
+
+def _tensors(lora: Lora, shape: BaseShape, alpha: float) -> Iterator[tuple[str, Floats]]:
+    for module, pair in lora.pairs():
+        name = gguf_name(module)
+        yield f"{name}.lora_a", pair.a
+        yield f"{name}.lora_b", _b(module, pair, shape, alpha)
+
+
+def _b(module: str, pair: Pair, shape: BaseShape, alpha: float) -> Floats:
+    rows = pair.b
+    if shape.architecture in _PERMUTED and module.endswith(("q_proj", "k_proj")):
+        rows = interleaved(rows, shape.heads if module.endswith("q_proj") else shape.kv_heads)
+    factor = pair.scale * pair.rank / alpha
+    return rows if factor == 1 else rows * np.float32(factor)
+
+
+def interleaved(rows: Floats, heads: int) -> Floats:
+    """Rows of a query or key weight, (heads * size, any), from transformers' order to llama.cpp's: in each head, the
+    two coordinates that rotary embedding turns together go from half a head apart to beside each other."""
+    halves: npt.NDArray[np.float32] = rows.reshape(heads, 2, -1, rows.shape[1])
+    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(rows.shape)

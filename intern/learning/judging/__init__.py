@@ -1,0 +1,1 @@
+"""What an adapter is worth: rivals on the same held-out examples, their scores, the evidence, the verdict."""

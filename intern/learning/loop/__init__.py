@@ -1,0 +1,1 @@
+"""One run, from examples to a verdict: collecting, making, judging, and the `Loop` that ties them together."""

@@ -1,0 +1,232 @@
+"""Personal data out of examples, consistent placeholders in: `Anna` and `anna@example.com` become `<PERSON_1>` and
+`<EMAIL_1>`.
+
+In: a text, or an example with the schema of its output. Out: the same with placeholders, where each was put, and for an
+example a reason if it cannot be used so. Within one `Scope` the same value gets the same placeholder, so that an output
+that must repeat an address of its input still does; what was found in one text of an example is replaced in the others
+too. Structure stays as it is: keys, numbers, and values that the schema enumerates. Redacting twice changes nothing.
+
+What the recognisers do not find stays in: recall is measured (docs/privacy.md), anonymity is not promised. Knows
+nothing of how data is recognised, and stores nothing; the values found are never part of what is returned.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Protocol
+
+from intern.errors import InvalidInput
+from intern.learning.privacy.placeholders import MARKUP, Scope, identity, mentions
+from intern.learning.privacy.places import Leaf, rebuilt
+from intern.learning.privacy.recognisers import COVER, KINDS, Span
+from intern.schema import OutputSchema
+from intern.types import Example, Model
+
+
+class Recognises(Protocol):
+    """Where `Recognition` fits in."""
+
+    def find(self, texts: Sequence[str]) -> list[list[Span]]: ...
+
+
+class Found(Model):
+    """Personal data of a `kind` stood at characters `start` to `end` (exclusive) of the original text. `where` names
+    the text of an example: `input`, `input/0/content`, `output/customer/name`."""
+
+    kind: str
+    start: int
+    end: int
+    where: str = ""
+
+
+class Redacted(Model):
+    text: str
+    found: tuple[Found, ...] = ()
+
+
+class RedactedExample(Model):
+    """`problem` is None, or one sentence that says why the example must not be trained on."""
+
+    example: Example
+    found: tuple[Found, ...] = ()
+    problem: str | None = None
+
+
+class Redactor:
+    """Thread-safe if its recogniser is. `kinds` are those to take out; PLACE is found by a spaCy model only."""
+
+    def __init__(self, recognises: Recognises, *, kinds: frozenset[str] = frozenset(KINDS)) -> None:
+        if unknown := kinds - set(KINDS):
+            known = ", ".join(KINDS)
+            raise InvalidInput(f"There is no kind {sorted(unknown)[0]}; the kinds are {known}.", param="kinds")
+        self._recognises = recognises
+        self._kinds = kinds
+
+    def stated(self, texts: Sequence[str]) -> frozenset[str]:
+        """Personal data that texts state, as they write it: for `keep`, what a skill's own documents and instructions
+        say. An answer should repeat the hotline that its passages name. Raises as `redact` does."""
+        found = zip(texts, self._recognises.find(texts), strict=True)
+        return frozenset(text[span.start : span.end] for text, spans in found for span in spans)
+
+    def redact(self, text: str, scope: Scope | None = None) -> Redacted:
+        """One text. Raises InvalidInput when it cannot be searched, TrainingUnavailable without the recognisers."""
+        scope = scope or Scope()
+        leaves = [Leaf(text=text)]
+        spans = self._spans(leaves, scope, frozenset())
+        return Redacted(
+            text=_replaced(leaves, spans, scope)[0],
+            found=tuple(Found(kind=s.kind, start=s.start, end=s.end) for s in spans[0]),
+        )
+
+    def redact_example(
+        self,
+        example: Example,
+        schema: OutputSchema | None = None,
+        *,
+        keep: frozenset[str] = frozenset(),
+        scope: Scope | None = None,
+    ) -> RedactedExample:
+        """Input, tool calls and output of an example in one scope, but for the values in `keep` (see `stated`).
+
+        Raises TrainingUnavailable without the recognisers.
+        """
+        scope = scope or Scope()
+        leaves: list[Leaf] = []
+
+        def note(leaf: Leaf) -> str:
+            leaves.append(leaf)
+            return leaf.text
+
+        rebuilt(example, schema, note)
+        try:
+            spans = self._spans(leaves, scope, keep)
+        except InvalidInput as error:
+            return RedactedExample(example=example, problem=error.message)
+        found = tuple(
+            Found(kind=span.kind, start=span.start, end=span.end, where=leaf.where)
+            for leaf, its in zip(leaves, spans, strict=True)
+            for span in its
+        )
+        for leaf, its in zip(leaves, spans, strict=True):
+            if leaf.fixed and its:
+                problem = f"{leaf.where} is personal data ({its[0].kind}) in a {leaf.fixed}, which has no placeholder"
+                return RedactedExample(example=example, found=found, problem=problem)
+        texts = iter(_replaced(leaves, spans, scope))
+        redacted = rebuilt(example, schema, lambda leaf: next(texts))
+        broken = None
+        if schema is not None and found and (problems := schema.problems(redacted.output)):
+            broken = f"without personal data the output breaks the schema: {problems[0]}"
+        return RedactedExample(example=redacted, found=found, problem=broken)
+
+    def for_schema(
+        self, schema: OutputSchema | None, keep: frozenset[str] = frozenset()
+    ) -> Callable[[Example], tuple[Example, str | None]]:
+        """What `dataset.build` takes: an example to (the redacted one, why it cannot be used or None)."""
+
+        def redact(example: Example) -> tuple[Example, str | None]:
+            done = self.redact_example(example, schema, keep=keep)
+            return done.example, done.problem
+
+        return redact
+
+    def _spans(self, leaves: Sequence[Leaf], scope: Scope, keep: frozenset[str]) -> list[list[Span]]:
+        """What to replace in each text, in order.
+
+        Looked for again and again with what was found under covers, until nothing new turns up: so the result is the
+        same as if it were redacted once more.
+        """
+        untouched = [[Span("", *match.span(), 0) for match in MARKUP.finditer(leaf.text)] for leaf in leaves]
+        for leaf in leaves:
+            scope.reserve(leaf.text)
+        spans: list[list[Span]] = [[] for _ in leaves]
+        waiting = list(range(len(leaves)))
+        while waiting:
+            covered = [_Covered(leaves[i], [*untouched[i], *spans[i]]) for i in waiting]
+            changed = set()
+            for i, view, found in zip(waiting, covered, self._recognises.find([c.text for c in covered]), strict=True):
+                new = [span for span in map(view.original, found) if span and self._goes(span, leaves[i].text, keep)]
+                spans[i] += new
+                if new:
+                    changed.add(i)
+            changed |= self._repeated(leaves, untouched, spans, scope)
+            waiting = sorted(changed)
+        return [sorted(its, key=lambda span: span.start) for its in spans]
+
+    def _goes(self, span: Span, text: str, keep: frozenset[str]) -> bool:
+        if span.kind not in self._kinds:
+            return False
+        return not keep or identity(span.kind, text[span.start : span.end]) not in _identities(span.kind, keep)
+
+    def _repeated(
+        self, leaves: Sequence[Leaf], untouched: list[list[Span]], spans: list[list[Span]], scope: Scope
+    ) -> set[int]:
+        """Add to `spans` where a value that was found in one text stands in the same words; returns which changed."""
+        values: dict[str, str] = dict(scope.values)
+        for leaf, its in zip(leaves, spans, strict=True):
+            for span in its:
+                values.update(mentions(span.kind, leaf.text[span.start : span.end]))
+        if not values:
+            return set()
+        longest_first = sorted(values, key=lambda value: (-len(value), value))
+        pattern = re.compile("|".join(map(_alone, longest_first)))
+        changed = set()
+        for i, leaf in enumerate(leaves):
+            taken = [*untouched[i], *spans[i]]
+            for match in pattern.finditer(leaf.text):
+                start, end = match.span()
+                if all(end <= other.start or start >= other.end for other in taken):
+                    spans[i].append(Span(values[match.group()], start, end, 0))
+                    changed.add(i)
+        return changed
+
+
+@lru_cache(maxsize=256)
+def _identities(kind: str, values: frozenset[str]) -> frozenset[str]:
+    return frozenset(identity(kind, value) for value in values)
+
+
+def _alone(value: str) -> str:
+    """A regular expression of the value where no word or number goes on beside it."""
+    before = r"(?<!\d)" if value[0].isdigit() else r"(?<![\w-])"
+    after = r"(?!\d)" if value[-1].isdigit() else r"(?![\w-])"
+    return before + re.escape(value) + after
+
+
+class _Covered:
+    """A text with one COVER for everything that is dealt with, behind the label that says what it is."""
+
+    def __init__(self, leaf: Leaf, done: Iterable[Span]) -> None:
+        pieces = [f"{leaf.label}: "] if leaf.label else []
+        self._lead = len(pieces[0]) if pieces else 0
+        self._places = list[int]()
+        position = 0
+        for span in sorted(done, key=lambda span: span.start):
+            if span.start < position:
+                continue
+            pieces += [leaf.text[position : span.start], COVER]
+            self._places += [*range(position, span.start), span.start]
+            position = span.end
+        pieces.append(leaf.text[position:])
+        self._places += range(position, len(leaf.text) + 1)
+        self.text = "".join(pieces)
+
+    def original(self, span: Span) -> Span | None:
+        """A span of this text as one of the original; None if it begins in the label."""
+        if span.start < self._lead:
+            return None
+        start, last = self._places[span.start - self._lead], self._places[span.end - 1 - self._lead]
+        return span._replace(start=start, end=last + 1)
+
+
+def _replaced(leaves: Sequence[Leaf], spans: Sequence[Sequence[Span]], scope: Scope) -> list[str]:
+    """The texts with placeholders; numbered in the order in which values first appear."""
+    texts = []
+    for leaf, its in zip(leaves, spans, strict=True):
+        pieces, position = [], 0
+        for span in its:
+            pieces += [leaf.text[position : span.start], scope.placeholder(span.kind, leaf.text[span.start : span.end])]
+            position = span.end
+        texts.append("".join([*pieces, leaf.text[position:]]))
+    return texts

@@ -1,0 +1,1 @@
+"""A verdict for people to read: HTML with plots."""

@@ -1,0 +1,281 @@
+"""Going live: the old or the new adapter serves, never none, and a request ends on the one it began with."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from learning.adapters.killed_promotion import STEPS
+from made_lora import base_shape, tensors, write_lora
+from sqlalchemy.engine import Engine as Database
+
+from intern.engines.base import EngineRequest
+from intern.engines.fake import FakeEngine
+from intern.errors import AdapterRefused, EngineFailure, NotFound
+from intern.learning.adapters.adapter import store_adapter
+from intern.learning.adapters.deployments import SPARE, Deployments
+from intern.learning.adapters.gguf_lora import convert
+from intern.learning.adapters.lora import read_lora
+from intern.learning.adapters.manifest import Base, Provenance
+from intern.store import learning as store
+from intern.store.engine import open_database
+from intern.types import Adapter, Lease, now
+
+pytestmark = pytest.mark.anyio
+
+TEAM = "default"
+BASE = "a" * 64
+
+
+class WatchedEngine(FakeEngine):
+    """Notes each change of its adapters, and refuses one when told to."""
+
+    def __init__(self) -> None:
+        super().__init__([lambda request: f"from {request.adapter}"])
+        self.changes: list[tuple[str, ...]] = []
+        self.refuses: set[str] = set()
+
+    async def set_adapters(self, adapters: Mapping[str, str]) -> None:
+        if self.refuses & adapters.keys():
+            raise EngineFailure("llama.cpp cannot load it.")
+        await asyncio.sleep(0)  # a real swap takes a while
+        await super().set_adapters(adapters)
+        self.changes.append(tuple(sorted(adapters)))
+
+
+class House:
+    def __init__(self, database: Database, root: Path) -> None:
+        self.database = database
+        self.root = root
+        self.engine = WatchedEngine()
+
+    def adapter(self, skill: str = "sorting", *, base: str = BASE, team: str = TEAM) -> Adapter:
+        """A stored adapter with files of its own."""
+        with self.database.begin() as connection:
+            made = Adapter(team=team, skill=skill, version=0, digest="", base=base, created=now())
+            adapter = store.add_adapter(connection, made)
+        shape = base_shape(self.root / "base")
+        folder = write_lora(self.root / f"{skill}-{adapter.version}", tensors(shape, seed=adapter.version))
+        convert(read_lora(folder, shape), shape, folder / "adapter.gguf")
+        provenance = Provenance(
+            team=team,
+            skill=skill,
+            name=adapter.name,
+            base=Base(name="tiny", sha256=base),
+            dataset="d",
+            run="r",
+            recipe={},
+            created=adapter.created,
+        )
+        kept = adapter.model_copy(update={"digest": store_adapter(self.root / "adapters", folder, provenance).digest})
+        with self.database.begin() as connection:
+            store.update_adapter(connection, kept)
+        return kept
+
+    def deployments(self, base: str | None = BASE) -> Deployments:
+        return Deployments(self.database, self.engine, self.root / "adapters", base)
+
+    def stored(self, skill: str = "sorting") -> tuple[int | None, int | None]:
+        with self.database.connect() as connection:
+            found = store.get_deployment(connection, TEAM, skill)
+        assert found is not None
+        return found.version, found.previous
+
+    async def said(self, lease: Lease) -> str:
+        request = EngineRequest(messages=(), adapter=lease.engine_name)
+        return "".join([token.text async for token in self.engine.generate(request)])
+
+
+@pytest.fixture
+def house(database_url: str, tmp_path: Path) -> Iterator[House]:
+    database = open_database(database_url)
+    yield House(database, tmp_path)
+    database.dispose()
+
+
+async def test_without_a_deployment_the_base_model_serves(house: House) -> None:
+    lease = await house.deployments().acquire(TEAM, "sorting", None)
+    assert lease == Lease()
+
+
+async def test_a_promoted_adapter_serves_from_then_on_and_after_a_restart(house: House) -> None:
+    adapter = house.adapter()
+    deployments = house.deployments()
+    await deployments.promote(TEAM, "sorting", adapter.version, by="test", reason="better")
+    lease = await deployments.acquire(TEAM, "sorting", None)
+    assert lease.name == "sorting@v1"
+    assert await house.said(lease) == "from default/sorting@v1"
+    house.engine = WatchedEngine()
+    again = house.deployments()
+    await again.load()
+    assert (await again.acquire(TEAM, "sorting", None)).name == "sorting@v1"
+    assert house.engine.changes == [("default/sorting@v1",)]
+
+
+async def test_base_can_be_asked_for_by_name(house: House) -> None:
+    deployments = house.deployments()
+    await deployments.promote(TEAM, "sorting", house.adapter().version, by="test", reason="")
+    assert await deployments.acquire(TEAM, "sorting", "base") == Lease()
+
+
+async def test_a_version_that_does_not_serve_can_be_asked_for_by_name(house: House) -> None:
+    deployments = house.deployments()
+    house.adapter()
+    second = house.adapter()
+    await deployments.promote(TEAM, "sorting", second.version, by="test", reason="")
+    assert (await deployments.acquire(TEAM, "sorting", "v1")).name == "sorting@v1"
+    for version in ("v3", "v0", "v01x", "latest", "v99999999999"):
+        with pytest.raises(NotFound, match="no adapter of this version"):
+            await deployments.acquire(TEAM, "sorting", version)
+
+
+async def test_another_teams_adapter_is_not_found(house: House) -> None:
+    house.adapter(team="other")
+    with pytest.raises(NotFound):
+        await house.deployments().acquire(TEAM, "sorting", "v1")
+
+
+async def test_a_request_ends_on_the_adapter_it_began_with(house: House) -> None:
+    deployments = house.deployments()
+    for _ in range(SPARE + 4):
+        house.adapter()
+    await deployments.promote(TEAM, "sorting", 1, by="test", reason="")
+    lease = await deployments.acquire(TEAM, "sorting", None)
+    for version in range(2, SPARE + 5):
+        await deployments.promote(TEAM, "sorting", version, by="test", reason="")
+        assert await house.said(lease) == "from default/sorting@v1"
+    deployments.release(lease)
+    await deployments.promote(TEAM, "sorting", 2, by="test", reason="")
+    assert await house.engine.adapters()
+    assert len(await house.engine.adapters()) <= SPARE + 2
+
+
+async def test_rolling_back_is_the_same_flip_backwards_without_loading_anything(house: House) -> None:
+    deployments = house.deployments()
+    for _ in range(2):
+        adapter = house.adapter()
+        await deployments.promote(TEAM, "sorting", adapter.version, by="test", reason="")
+    changes = len(house.engine.changes)
+    await deployments.rollback(TEAM, "sorting", by="test")
+    assert (await deployments.acquire(TEAM, "sorting", None)).name == "sorting@v1"
+    assert len(house.engine.changes) == changes
+    assert house.stored() == (1, 2)
+    await deployments.rollback(TEAM, "sorting", by="test")
+    assert house.stored() == (2, 1)
+
+
+async def test_the_first_adapter_rolls_back_to_the_base_model(house: House) -> None:
+    deployments = house.deployments()
+    await deployments.promote(TEAM, "sorting", house.adapter().version, by="test", reason="")
+    await deployments.rollback(TEAM, "sorting", by="test")
+    assert await deployments.acquire(TEAM, "sorting", None) == Lease()
+    with pytest.raises(NotFound, match="never had an adapter"):
+        await deployments.rollback(TEAM, "unknown", by="test")
+
+
+async def test_promoting_what_serves_already_keeps_the_way_back(house: House) -> None:
+    deployments = house.deployments()
+    for _ in range(2):
+        await deployments.promote(TEAM, "sorting", house.adapter().version, by="test", reason="")
+    await deployments.promote(TEAM, "sorting", 2, by="test", reason="again, after a crash")
+    assert house.stored() == (2, 1)
+
+
+@pytest.mark.parametrize("fails", ["load", "answer", "files", "base"])
+async def test_an_adapter_that_fails_on_its_way_changes_nothing(house: House, fails: str) -> None:
+    deployments = house.deployments()
+    await deployments.promote(TEAM, "sorting", house.adapter().version, by="test", reason="")
+    second = house.adapter(base="b" * 64 if fails == "base" else BASE)
+    if fails == "load":
+        house.engine.refuses = {"default/sorting@v2"}
+    if fails == "answer":
+        house.engine.replies = [EngineFailure("It broke.")]
+    if fails == "files":
+        (house.root / "adapters" / second.digest / "adapter.gguf").write_bytes(b"GGUF")
+    with pytest.raises((EngineFailure, AdapterRefused)):
+        await deployments.promote(TEAM, "sorting", 2, by="test", reason="")
+    assert house.stored() == (1, None)
+    lease = await deployments.acquire(TEAM, "sorting", None)
+    assert lease.name == "sorting@v1"
+    house.engine.replies = ["fine"]
+    assert await house.said(lease) == "fine"
+
+
+async def test_a_damaged_adapter_or_one_of_another_base_leaves_the_base_model_serving_and_says_so(house: House) -> None:
+    deployments = house.deployments()
+    await deployments.promote(TEAM, "sorting", house.adapter().version, by="test", reason="")
+    for base, words in ((BASE, "missing"), ("c" * 64, "another one")):
+        if base == BASE:
+            (house.root / "adapters" / house_digest(house) / "adapter.gguf").rename(house.root / "aside")
+        else:
+            (house.root / "aside").rename(house.root / "adapters" / house_digest(house) / "adapter.gguf")
+        again = house.deployments(base)
+        await again.load()
+        lease = await again.acquire(TEAM, "sorting", None)
+        assert lease.name is None
+        assert words in str(lease.note)
+        assert words in again.problems[TEAM, "sorting"]
+
+
+async def test_many_requests_while_adapters_change_never_miss_theirs(house: House) -> None:
+    deployments = house.deployments()
+    for _ in range(4):
+        house.adapter()
+    await deployments.promote(TEAM, "sorting", 1, by="test", reason="")
+    wrong: list[str] = []
+    stop = asyncio.Event()
+
+    async def client() -> int:
+        served = 0
+        while not stop.is_set():
+            lease = await deployments.acquire(TEAM, "sorting", None)
+            said = await house.said(lease)
+            if said != f"from {lease.engine_name}":
+                wrong.append(said)
+            deployments.release(lease)
+            served += 1
+            await asyncio.sleep(0.001)  # spinning, they would keep the interpreter from the threads that swap
+        return served
+
+    clients = [asyncio.create_task(client()) for _ in range(8)]
+    for turn in range(40):
+        await deployments.promote(TEAM, "sorting", 1 + turn % 4, by="test", reason="")
+    stop.set()
+    served = sum(await asyncio.gather(*clients))
+    assert wrong == []
+    assert served > 40
+
+
+def house_digest(house: House) -> str:
+    with house.database.connect() as connection:
+        return store.get_adapter(connection, TEAM, "sorting", 1).digest
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_server_that_is_killed_on_the_way_serves_the_old_or_the_new_adapter(tmp_path: Path, step: str) -> None:
+    url = f"sqlite:///{tmp_path / 'intern.db'}"
+    database = open_database(url)
+    house = House(database, tmp_path)
+    old, new = house.adapter(), house.adapter()
+    await house.deployments().promote(TEAM, "sorting", old.version, by="test", reason="the first")
+    database.dispose()
+    script = Path(__file__).with_name("killed_promotion.py")
+    killed = await asyncio.create_subprocess_exec(sys.executable, str(script), str(tmp_path), step)
+    assert await killed.wait() == -signal.SIGKILL
+    database = open_database(url)
+    house = House(database, tmp_path)
+    again = house.deployments()
+    await again.load()
+    assert again.problems == {}
+    lease = await again.acquire(TEAM, "sorting", None)
+    serves = new if step == "when the row has changed" else old
+    assert lease.name == serves.name
+    assert await house.said(lease) == f"from {lease.engine_name}"
+    assert house.stored() == ((2, 1) if serves is new else (1, None))
+    await again.promote(TEAM, "sorting", new.version, by="test", reason="tried again")
+    assert (await again.acquire(TEAM, "sorting", None)).name == new.name
+    database.dispose()

@@ -1,0 +1,134 @@
+"""An adapter that came with a workspace serves from the first start on, and nothing else does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from made_lora import base_shape, tensors, write_lora
+from sqlalchemy.engine import Engine as Database
+
+from intern.engines.fake import FakeEngine
+from intern.learning.adapters.adapter import store_adapter, write_verdict
+from intern.learning.adapters.deployments import Deployments
+from intern.learning.adapters.gguf_lora import convert
+from intern.learning.adapters.lora import read_lora
+from intern.learning.adapters.manifest import Base, Provenance
+from intern.learning.adapters.shipped import adopt
+from intern.store import learning as store
+from intern.store.engine import open_database
+from intern.types import Adapter, Deployment, now
+
+pytestmark = pytest.mark.anyio
+
+TEAM = "default"
+BASE = "a" * 64
+SKILLS = frozenset({"sorting", "writing"})
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    opened = open_database(database_url)
+    yield opened
+    opened.dispose()
+
+
+def ship(
+    root: Path,
+    *,
+    skill: str = "sorting",
+    version: int = 1,
+    base: str = BASE,
+    team: str = TEAM,
+    decision: str | None = "promote",
+    converted: bool = True,
+) -> Path:
+    """An adapter's folder as another workspace had made it."""
+    shape = base_shape(root / "base")
+    made = write_lora(root / f"made-{skill}-{version}-{team}", tensors(shape, seed=version))
+    if converted:
+        convert(read_lora(made, shape), shape, made / "adapter.gguf")
+    provenance = Provenance(
+        team=team,
+        skill=skill,
+        name=f"{skill}@v{version}",
+        base=Base(name="tiny", sha256=base),
+        dataset="d",
+        run="r",
+        recipe={"name": "lora"},
+        created=now(),
+    )
+    folder = store_adapter(root / "adapters", made, provenance).folder
+    if decision is not None:
+        write_verdict(folder, {"ruling": {"decision": decision}})
+    return folder
+
+
+def adopted(database: Database, root: Path) -> list[str]:
+    return [adapter.name for adapter in adopt(database, root / "adapters", BASE, TEAM, SKILLS)]
+
+
+async def test_it_serves_as_if_it_had_been_promoted_here_and_can_be_rolled_back(
+    database: Database, tmp_path: Path
+) -> None:
+    folder = ship(tmp_path, version=3)
+    assert adopted(database, tmp_path) == ["sorting@v3"]
+    deployments = Deployments(database, FakeEngine(), tmp_path / "adapters", BASE)
+    await deployments.load()
+    assert (await deployments.acquire(TEAM, "sorting", None)).name == "sorting@v3"
+    with database.begin() as connection:
+        (kept,) = store.list_adapters(connection, TEAM)
+        assert (kept.digest, kept.decision, kept.recipe) == (folder.name, "promote", "lora")
+        # Names are used once: what is trained here comes after it.
+        new = Adapter(team=TEAM, skill="sorting", version=0, digest="", base=BASE, created=now())
+        assert store.add_adapter(connection, new).name == "sorting@v4"
+    await deployments.rollback(TEAM, "sorting", by="test")
+    assert (await deployments.acquire(TEAM, "sorting", None)).name is None
+
+
+def test_what_was_rolled_back_stays_so(database: Database, tmp_path: Path) -> None:
+    ship(tmp_path)
+    assert adopted(database, tmp_path) == ["sorting@v1"]
+    assert adopted(database, tmp_path) == []
+    with database.connect() as connection:
+        assert len(store.list_deployments(connection, TEAM)) == 1
+
+
+def test_of_several_versions_the_newest_that_was_promoted_serves(database: Database, tmp_path: Path) -> None:
+    ship(tmp_path, version=1)
+    ship(tmp_path, version=2)
+    ship(tmp_path, version=3, decision="reject")
+    ship(tmp_path, version=4, decision=None)
+    assert adopted(database, tmp_path) == ["sorting@v2"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"base": "b" * 64}, {"team": "other"}, {"skill": "unknown"}, {"decision": "inconclusive"}, {"converted": False}],
+)
+def test_what_does_not_belong_here_is_left_where_it_lies(
+    database: Database, tmp_path: Path, odd: dict[str, str]
+) -> None:
+    folder = ship(tmp_path, **odd)  # type: ignore[arg-type]
+    assert adopted(database, tmp_path) == []
+    assert folder.is_dir()
+
+
+def test_a_damaged_adapter_is_not_used_and_another_skill_s_is(database: Database, tmp_path: Path) -> None:
+    folder = ship(tmp_path)
+    ship(tmp_path, skill="writing")
+    (folder / "adapter.gguf").write_bytes(b"GGUF")
+    assert adopted(database, tmp_path) == ["writing@v1"]
+
+
+def test_a_skill_that_had_an_adapter_here_gets_none_from_outside(database: Database, tmp_path: Path) -> None:
+    with database.begin() as connection:
+        store.put_adapter(
+            connection, Adapter(team=TEAM, skill="sorting", version=1, digest="d", base=BASE, created=now())
+        )
+        # Of this one the base model was chosen, though nothing was ever trained.
+        store.deploy(connection, Deployment(team=TEAM, skill="writing", version=None, changed=now(), by="admin"))
+    ship(tmp_path, version=2)
+    ship(tmp_path, skill="writing")
+    assert adopted(database, tmp_path) == []

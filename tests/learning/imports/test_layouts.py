@@ -1,0 +1,239 @@
+"""What a file's columns are: known layouts by name and shape, others by likeness, and an honest no."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from intern.errors import InvalidInput
+from intern.learning.imports.importing import apply_mapping
+from intern.learning.imports.layouts import guess_mapping
+from intern.learning.imports.mapping import OWN, Mapping, dump_mapping, load_mapping
+from intern.learning.imports.rowfile import open_rows
+from intern.schema import OutputSchema, check_schema
+
+SHARED = Path(__file__).parents[4] / "shared" / "data"
+TICKET = check_schema(
+    {
+        "type": "object",
+        "properties": {
+            "category": {"enum": ["hardware", "software", "network"]},
+            "priority": {"enum": ["low", "normal", "high", None]},
+            "summary": {"type": "string"},
+            "tags": {"type": "array", "items": {"type": "string"}},
+            "cost": {"type": ["number", "null"]},
+            "solved": {"type": "boolean"},
+        },
+        "required": ["category", "summary"],
+        "additionalProperties": False,
+    }
+)
+INTENT = check_schema({"type": "object", "properties": {"intent": {"type": "string"}}, "required": ["intent"]})
+CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+SHAREGPT = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+
+
+def guess(*rows: dict[str, Any], schema: OutputSchema | None = None, **given: Any) -> Mapping:
+    columns = tuple(dict.fromkeys(name for row in rows for name in row))
+    return guess_mapping(columns, rows, schema, given=given)
+
+
+def keys(mapping: Mapping) -> dict[str, Any]:
+    """What the mapping says beyond the defaults."""
+    found = mapping.model_dump(mode="json", exclude_defaults=True)
+    return {**found, "input": " + ".join(mapping.input)} if mapping.input else found
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"messages": CHAT}, {"layout": "openai", "messages": "messages"}),
+        ({"turns": CHAT, "n": 1}, {"layout": "openai", "messages": "turns"}),
+        ({"messages": json.dumps(CHAT)}, {"layout": "openai", "messages": "messages"}),
+        ({"conversations": SHAREGPT}, {"layout": "sharegpt", "messages": "conversations"}),
+        (
+            {"instruction": "i", "input": "", "output": "o"},
+            {"layout": "alpaca", "input": "instruction + input", "output": "output"},
+        ),
+        ({"instruction": "i", "output": "o"}, {"layout": "alpaca", "input": "instruction", "output": "output"}),
+        (
+            {"instruction": "i", "context": "c", "response": "r", "category": "qa"},
+            {"layout": "dolly", "input": "instruction + context", "output": "response"},
+        ),
+        (
+            {"prompt": "p", "completion": "c"},
+            {"layout": "prompt-completion", "input": "prompt", "output": "completion"},
+        ),
+        (
+            {"prompt": CHAT[:1], "completion": CHAT[1:]},
+            {"layout": "prompt-completion", "input": "prompt", "output": "completion"},
+        ),
+        ({"Question": "q", "Answer": "a"}, {"layout": "question-answer", "input": "Question", "output": "Answer"}),
+        ({"text": "t", "label": "l"}, {"layout": "text-label", "input": "text", "output": "label"}),
+        ({"prompt": "p", "chosen": "c", "rejected": "r"}, {"input": "prompt", "output": "chosen"}),
+        ({"subject": "s", "body": "b", "reply": "r"}, {"input": "subject + body", "labels": True, "output": "reply"}),
+        ({"Frage": "f", "Antwort": "a"}, {"input": "Frage", "output": "Antwort"}),
+        ({"text": "t", "Zielwert": "z", "id": 7}, {"input": "text", "output": "Zielwert", "id": "id"}),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else None,
+)
+def test_layouts_are_recognised_by_name_and_shape(row: dict[str, Any], said: dict[str, Any]) -> None:
+    assert keys(guess(row)) == said
+
+
+def test_the_own_layout_is_itself_with_a_schema_and_without() -> None:
+    assert guess({"input": "a", "output": "b"}) == OWN
+    assert guess({"input": "a", "output": {"intent": "b"}, "group": "g"}, schema=INTENT) == OWN
+    assert guess({"input": "a"}) == OWN, "so that the row is told what it lacks"
+    assert guess({"input": "a", "output": "b", "score": 1}).layout == "columns"
+
+
+def test_columns_like_the_fields_become_the_output() -> None:
+    row = {
+        "Ticket Category": "Hardware",
+        "prio": "HIGH",
+        "Body": "the printer burns",
+        "summary": "Printer burns",
+        "tags": "a|b",
+        "cost": "1.200,50",
+        "is_solved": "yes",
+    }
+    found = guess(row, {**row, "prio": "low"}, schema=TICKET)
+    fields = {
+        **{"category": "Ticket Category", "priority": "prio", "summary": "summary", "tags": "tags", "cost": "cost"},
+        "solved": "is_solved",
+    }
+    assert keys(found) == {"input": "Body", "output": fields, "separator": "|", "decimal": ","}
+
+
+def test_a_name_is_no_field_when_its_cells_do_not_fit() -> None:
+    row = {"text": "t", "summary": "s", "category": "network", "cost_center": "Berlin"}
+    assert "cost" not in guess(row, schema=TICKET).fields
+
+
+def test_bare_records_are_read_as_lines_of_their_other_columns() -> None:
+    found = guess({"device": "X1", "room": "2b", "category": "network", "summary": "no net"}, schema=TICKET)
+    assert keys(found) == {
+        "layout": "records",
+        "input": "device + room",
+        "labels": True,
+        "output": {"category": "category", "summary": "summary"},
+    }
+
+
+def test_nested_fields_are_matched_by_their_whole_name() -> None:
+    place = {"type": "object", "properties": {"city": {"type": "string"}, "zip": {"type": "string"}}}
+    schema = check_schema({"type": "object", "properties": {"place": place}})
+    found = guess({"body": "b", "place_city": "Rome", "placeZip": "00100"}, schema=schema)
+    assert found.fields == {"place.city": "place_city", "place.zip": "placeZip"}
+
+
+@pytest.mark.parametrize(
+    ("row", "output"),
+    [
+        ({"text": "t", "label": "billing"}, {"intent": "label"}),
+        ({"input": "t", "output": "billing"}, {"intent": "output"}),
+        ({"text": "t", "label": "billing", "intent": "pay"}, {"intent": "intent"}),
+        ({"text": "t", "label": '{"intent": "pay"}'}, "label"),
+        ({"messages": CHAT}, {"intent": "messages"}),
+        ({"messages": [CHAT[0], {"role": "assistant", "content": '{"intent": "a"}'}]}, None),
+    ],
+)
+def test_one_label_is_the_only_field_of_a_schema(row: dict[str, Any], output: Any) -> None:
+    assert guess(row, schema=INTENT).output == output
+
+
+def test_further_columns_are_found_by_name_and_content() -> None:
+    row = {"text": "t", "label": "l", "ID": "1", "split": "Test", "thread_id": "9", "annotator": "eve"}
+    found = guess(row)
+    assert (found.id, found.split, found.group, found.contributor) == ("ID", "split", "thread_id", "annotator")
+    assert guess({**row, "split": "blue"}).split is None
+    owned = check_schema({"type": "object", "properties": {"group": {"type": "string"}}})
+    assert guess({"text": "t", "group": "g"}, schema=owned).output == {"group": "group"}
+
+
+def test_what_is_given_stands_and_the_rest_is_guessed() -> None:
+    row = {"a": "1", "b": "2", "c": "3", "split": "train"}
+    assert keys(guess(row, input="c", output="a")) == {"input": "c", "output": "a", "split": "split"}
+    assert guess(row, output="a").input == ("b", "c")
+    assert guess({"a": "1", "b": "2"}, input=["b"]).output == "a"
+    assert guess({"text": "t", "label": "l"}, nulls="drop").nulls == "drop"
+    assert guess({"a": "1", "b": "2", "answer": "3"}, template="{a} and {b}").output == "answer"
+    for bad in ({"input": 5}, {"output": {"x": 5}}, {"inptu": "a"}, {"input": "a", "messages": "b"}):
+        with pytest.raises(InvalidInput):
+            guess(row, **bad)
+
+
+@pytest.mark.parametrize(
+    ("row", "schema", "told"),
+    [
+        ({"a": 1, "b": 2, "c": 3}, None, ["'a', 'b', 'c'", "which column holds the output"]),
+        ({"text": "t", "mood": "bad"}, TICKET, ["'text', 'mood'", "'category', 'priority'"]),
+        ({"category": "network", "summary": "s"}, TICKET, ["no column is left for the input"]),
+        ({"data": [{"input": "a", "output": "b"}]}, None, ["If the rows are the list in 'data'"]),
+    ],
+)
+def test_what_cannot_be_told_is_said_with_the_columns(
+    row: dict[str, Any], schema: OutputSchema | None, told: list[str]
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        guess(row, schema=schema)
+    assert all(words in caught.value.message for words in told), caught.value.message
+
+
+def test_a_thousand_columns_against_a_wide_schema_take_no_time() -> None:
+    options = {f"field {n}": {"enum": [f"{n}a", f"{n}b"]} for n in range(150)}
+    schema = check_schema({"type": "object", "properties": options})
+    row: dict[str, Any] = {f"column {n} {'x' * 400}": "y" for n in range(998)}
+    begun = time.monotonic()
+    found = guess(*[{**row, "field 3": "3a", "text": "t"}] * 50, schema=schema)
+    assert time.monotonic() - begun < 5
+    assert found.fields == {"field 3": "field 3"}
+
+
+def test_every_guess_prints_and_comes_back_the_same() -> None:
+    for row in ({"messages": CHAT}, {"instruction": "i", "output": "o"}, {"input": "a", "output": "b"}):
+        found = guess(row)
+        assert load_mapping(dump_mapping(found)) == found
+        assert load_mapping(found.model_dump_json()) == found
+
+
+# --- real files ------------------------------------------------------------------------------------------------
+
+
+def sample(name: str, schema: OutputSchema | None = None, **given: Any) -> Iterator[dict[str, Any]]:
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"{name} is not there")
+    file = open_rows(path.read_bytes(), name=name)
+    mapping = guess_mapping(file.columns, file.sample, schema, given=given)
+    found = apply_mapping(file, mapping, schema)
+    assert found.problems == ()
+    return (good.row for good in found.examples)
+
+
+def test_utterances_with_intents_become_a_label_skills_examples() -> None:
+    row = next(sample("clinc150/val.jsonl", INTENT))
+    assert row["output"].keys() == {"intent"}
+    assert isinstance(row["input"], str)
+
+
+def test_utterances_with_slots_keep_their_nested_slots() -> None:
+    slots = {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "string"}}}
+    schema = check_schema(
+        {"type": "object", "properties": {"intent": {"type": "string"}, "slots": slots}, "required": ["intent"]}
+    )
+    row = next(sample("snips/train.jsonl", schema))
+    assert isinstance(row["output"]["slots"], dict)
+
+
+def test_instances_inside_rows_are_reached_by_paths() -> None:
+    paths = {"input": ["instruction", "instances.0.input"], "output": "instances.0.output"}
+    rows = list(sample("self-instruct/seed_tasks.jsonl", **paths))
+    assert len(rows) > 100
+    assert all(row["input"] and row["output"] for row in rows)

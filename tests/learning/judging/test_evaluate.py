@@ -1,0 +1,164 @@
+"""Rivals answer the same examples with the prompts that serving would make."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from intern.engines.base import EngineRequest
+from intern.engines.fake import FakeEngine
+from intern.learning.examples.shots import FIXED
+from intern.learning.judging.evaluate import (
+    Evaluation,
+    Generated,
+    Rival,
+    rivals,
+    score,
+    score_outside,
+)
+from intern.models.embedder import Vectors
+from intern.skill import Skill, write_skill
+from intern.types import Example, Message, Passage
+
+TOPICS = ["order", "refund", "other"]
+
+
+@pytest.fixture
+def skill(tmp_path: Path) -> Skill:
+    schema = {
+        "type": "object",
+        "required": ["topic"],
+        "additionalProperties": False,
+        "properties": {"topic": {"enum": TOPICS}},
+    }
+    spec = {"title": "Sorting", "description": "Sorts messages.", "instructions": "Sort the message."}
+    return write_skill(tmp_path, "sorting", spec, schema=schema)
+
+
+def example(number: int) -> Example:
+    topic = TOPICS[number % 3]
+    return Example(id=f"e{number}", input=f"about {topic} {number}", output={"topic": topic}, group=f"g{number // 2}")
+
+
+def embed(texts: Sequence[str]) -> Vectors:
+    """One direction a topic."""
+    rows = [[float(topic in text) for topic in TOPICS] for text in texts]
+    return np.array(rows, dtype=np.float32)
+
+
+async def nothing(skill: Skill, conversation: Sequence[Message]) -> Sequence[Passage]:
+    return ()
+
+
+class Kept:
+    def __init__(self) -> None:
+        self.known: dict[str, Generated] = {}
+
+    def get(self, key: str) -> Generated | None:
+        return self.known.get(key)
+
+    def put(self, key: str, generated: Generated) -> None:
+        self.known[key] = generated
+
+
+def evaluation(skill: Skill, engine: FakeEngine, memory: Kept | None = None) -> Evaluation:
+    return Evaluation(
+        skill,
+        engine,
+        heldout=[example(n) for n in range(6)],
+        train=[example(n) for n in range(100, 160)],
+        retrieve=nothing,
+        embed=embed,
+        passage_tokens=100,
+        memory=memory,
+    )
+
+
+def right_with_adapter(request: EngineRequest) -> str:
+    asked = request.messages[-1].content
+    topic = asked.split()[1] if request.adapter or len(request.messages) > 2 else "other"
+    return json.dumps({"topic": topic})
+
+
+def test_each_rival_is_scored_on_every_example_in_order(skill: Skill) -> None:
+    engine = FakeEngine([right_with_adapter])
+    asyncio.run(engine.set_adapters({"sorting@v1": "file"}))
+    found = asyncio.run(evaluation(skill, engine).answer(Rival(name="candidate", adapter="sorting@v1")))
+    assert [outcome.example for outcome in found] == [f"e{n}" for n in range(6)]
+    assert [outcome.score for outcome in found] == [1.0] * 6
+    assert {outcome.group for outcome in found} == {"g0", "g1", "g2"}
+    assert all(request.adapter == "sorting@v1" for request in engine.requests)
+    base = asyncio.run(evaluation(skill, engine).answer(Rival(name="base")))
+    assert [outcome.score for outcome in base] == [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]
+
+
+def test_decoding_is_greedy_and_kept_to_the_schema(skill: Skill) -> None:
+    engine = FakeEngine([right_with_adapter])
+    asyncio.run(evaluation(skill, engine).answer(Rival(name="base")))
+    assert skill.schema is not None
+    for request in engine.requests:
+        assert request.sampling.temperature == 0
+        assert request.schema_ == skill.schema.schema
+
+
+def test_an_answer_that_breaks_the_schema_scores_nothing(skill: Skill) -> None:
+    outcome = score(skill, example(0), '{"topic": "weather"}')
+    assert not outcome.valid
+    assert outcome.fields == {"topic": 0.0}
+    assert not score(skill, example(0), "order").valid
+
+
+def test_fixed_examples_are_the_same_for_all_and_vary_in_their_answers(skill: Skill) -> None:
+    engine = FakeEngine([right_with_adapter])
+    asyncio.run(evaluation(skill, engine).answer(Rival(name="few-shot", shots="fixed")))
+    heads = {tuple(m.content for m in request.messages[:-1]) for request in engine.requests}
+    assert len(heads) == 1
+    (head,) = heads
+    assert len(head) == 1 + 2 * FIXED
+    assert {json.loads(answer)["topic"] for answer in head[2::2]} == set(TOPICS)
+
+
+def test_the_nearest_examples_stand_nearest_to_the_request(skill: Skill) -> None:
+    engine = FakeEngine([right_with_adapter])
+    asyncio.run(evaluation(skill, engine).answer(Rival(name="retrieval", shots="nearest")))
+    for request in engine.requests:
+        topic = request.messages[-1].content.split()[1]
+        shown = [m.content for m in request.messages if m.role == "user"][:-1]
+        assert len(shown) == 5
+        assert all(topic in text for text in shown)
+
+
+def test_examples_that_do_not_fit_are_left_out_rather_than_the_request(skill: Skill) -> None:
+    engine = FakeEngine([right_with_adapter], context=300)
+    found = asyncio.run(evaluation(skill, engine).answer(Rival(name="few-shot", shots="fixed")))
+    assert len(found) == 6
+    assert all(len(request.messages) < 2 + 2 * FIXED for request in engine.requests)
+
+
+def test_an_answer_that_is_remembered_is_not_asked_for_again(skill: Skill) -> None:
+    engine, memory = FakeEngine([right_with_adapter]), Kept()
+    asyncio.run(engine.set_adapters({"a": "file"}))
+    first = asyncio.run(evaluation(skill, engine, memory).answer(Rival(name="base")))
+    asked = len(engine.requests)
+    second = asyncio.run(evaluation(skill, engine, memory).answer(Rival(name="base")))
+    assert len(engine.requests) == asked == 6
+    assert first == second
+    asyncio.run(evaluation(skill, engine, memory).answer(Rival(name="candidate", adapter="a")))
+    assert len(engine.requests) == 12
+
+
+def test_the_rivals_are_those_of_the_contract() -> None:
+    names = [rival.name for rival in rivals(candidate="s@v2", serving="s@v1")]
+    assert names == ["base", "few-shot", "retrieval", "serving", "candidate"]
+    assert [rival.name for rival in rivals(candidate="s@v1", serving=None)] == [*names[:3], "candidate"]
+
+
+def test_an_outside_system_is_scored_on_what_it_answered(skill: Skill) -> None:
+    heldout = [example(n) for n in range(4)]
+    found = score_outside(skill, heldout, {"e0": {"topic": "order"}, "e1": '{"topic": "other"}', "e3": "no JSON"})
+    assert [(o.example, o.score, o.valid) for o in found] == [("e0", 1.0, True), ("e1", 0.0, True), ("e3", 0.0, False)]

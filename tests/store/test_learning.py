@@ -1,0 +1,97 @@
+"""A dataset is taken again only where deletion would find in it what it must, and counts stay readable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine as Database
+
+from intern.store import learning as store
+from intern.store.engine import open_database
+from intern.types import Adapter, Dataset, Example, now
+
+TEAM = "default"
+DIGEST = "d" * 64
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    engine = open_database(database_url)
+    yield engine
+    engine.dispose()
+
+
+def item(id: str = "ex_1", *, person: str | None = "eve", record: str | None = None, **more: Any) -> store.Item:
+    example = Example(id=id, input="where is my parcel", output="fine", provenance="review", record=record)
+    return store.Item(**{"example": example, "key": "k", "split": "train", "person": person, **more})
+
+
+def keep(database: Database, id: str, *items: store.Item, **more: Any) -> Dataset:
+    """What the store answers to a dataset of this id; all of them hold the same words, and so have one digest."""
+    fields = {"id": id, "team": TEAM, "skill": "sort", "digest": DIGEST, "created": now(), "train": 1, "heldout": 0}
+    with database.begin() as connection:
+        return store.add_dataset(connection, Dataset.model_validate({**fields, **more}), items)
+
+
+def erase(database: Database, **whose: str) -> store.Reached:
+    with database.begin() as connection:
+        return store.erase(connection, TEAM, **whose)
+
+
+def datasets(database: Database) -> list[Dataset]:
+    with database.connect() as connection:
+        return store.list_datasets(connection, TEAM)
+
+
+def test_a_dataset_that_is_the_same_in_every_respect_is_kept_once(database: Database) -> None:
+    first = keep(database, "ds_1", item())
+    assert keep(database, "ds_2", item()) == first
+    assert [dataset.id for dataset in datasets(database)] == ["ds_1"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [item("ex_2"), item(person="bob"), item(person=None), item(record="rec_1"), item(split="heldout"), item(key="l")],
+)
+def test_the_same_words_of_somebody_else_are_another_dataset(database: Database, other: store.Item) -> None:
+    keep(database, "ds_1", item())
+    again = keep(database, "ds_2", other)
+    assert (again.id, again.digest) == ("ds_2", DIGEST)
+    with database.connect() as connection:
+        assert store.dataset_examples(connection, TEAM, "ds_2", other.split) == [other.example]
+
+
+def test_another_variant_is_another_dataset(database: Database) -> None:
+    keep(database, "ds_1", item())
+    assert keep(database, "ds_2", item(), variant="augmented").id == "ds_2"
+
+
+def test_a_dataset_of_which_something_was_erased_is_never_taken_again(database: Database) -> None:
+    keep(database, "ds_1", item())
+    assert erase(database, person="eve").datasets == ("ds_1",)
+    for id in ("ds_2", "ds_3"):  # of a run that had read the examples before they went
+        assert keep(database, id, item()).id == "ds_2"
+    assert {dataset.id: dataset.erased for dataset in datasets(database)} == {"ds_1": 1, "ds_2": 0}
+
+
+def test_who_deletes_finds_the_dataset_and_the_adapter_of_each_run_with_the_same_words(database: Database) -> None:
+    keep(database, "ds_1", item())
+    keep(database, "ds_2", item("ex_2", person="bob"))
+    with database.begin() as connection:
+        for dataset in ("ds_1", "ds_2"):
+            adapter = Adapter(team=TEAM, skill="sort", version=0, digest="d", base="b", dataset=dataset, created=now())
+            store.add_adapter(connection, adapter)
+    assert erase(database, person="eve") == store.Reached(datasets=("ds_1",), adapters=("sort@v1",))
+    assert erase(database, person="bob") == store.Reached(datasets=("ds_2",), adapters=("sort@v2",))
+
+
+def test_a_dataset_kept_by_an_older_version_stands_beside_new_ones_of_its_digest(database: Database) -> None:
+    keep(database, "ds_1", item())
+    with database.begin() as connection:  # which kept the digest where the hash of all that counts is now
+        connection.execute(sa.text("update datasets set digest = :digest"), {"digest": DIGEST})
+    assert keep(database, "ds_2", item("ex_2")).id == "ds_2"
+    assert [dataset.id for dataset in datasets(database)] == ["ds_2", "ds_1"]
+    assert erase(database, person="eve").datasets == ("ds_1", "ds_2")
