@@ -70,6 +70,7 @@ class Learning(Model):
     `auto`: by itself, after `new_examples` more than last time, after `every_days`, or when people accept clearly fewer
     answers than before; at most `runs_a_week` times. `approve`: a person promotes. `redact` `collected`: the folder's
     own examples are invented and hold nobody's data. `refusal` is how the output says no, such as `{found: false}`.
+    `primary` is the output field by which adapters are judged; None: the mean over all.
     """
 
     min_examples: int = Field(default=50, ge=1)
@@ -80,6 +81,7 @@ class Learning(Model):
     approve: bool = False
     redact: Literal["all", "collected"] = "all"
     refusal: dict[str, Json] | None = Field(default=None, min_length=1, max_length=1)
+    primary: str | None = None
 
 
 class SkillSpec(BaseModel):
@@ -321,6 +323,10 @@ def _check_fields(spec: SkillSpec, schema: OutputSchema | None, problems: list[s
     if spec.retrieval.citations is not None:
         named.append(("retrieval.citations", spec.retrieval.citations))
     named += [(f"learning.refusal.{name}", name) for name in spec.learning.refusal or ()]
+    if spec.learning.primary is not None:
+        named.append(("learning.primary", spec.learning.primary))
+        if spec.metrics.get(spec.learning.primary) == "ignore":
+            problems.append("skill.yaml: key 'learning.primary': the field's metric is 'ignore', so it has no score")
     there = f"; it has {', '.join(fields)}" if fields else " (it has no schema)"
     problems += [
         f"skill.yaml: key '{key}': the output has no such field{there}" for key, name in named if name not in fields

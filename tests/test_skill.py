@@ -59,6 +59,10 @@ BROKEN = {
         GOOD + "evaluation:\n  identity:\n    - question: Who?\n      facts: [Ada]\n      nevr: [Bob]\n",
         "skill.yaml:8: key 'evaluation.identity.0.nevr' is unknown; did you mean 'never'",
     ),
+    "a deciding field that is none": (
+        GOOD + "learning: {primary: topic}\n",
+        "key 'learning.primary': the output has no such",
+    ),
     "one repeat": (GOOD + "evaluation: {repeats: 1}\n", "one answer has no other to agree with; use 0 (off), or 2"),
     "greedy repeats": (
         GOOD + "evaluation: {temperature: 0}\n",

@@ -84,8 +84,8 @@ def example(number: int, split: str) -> dict[str, Any]:
     return {"input": f"{'abcdefghij'[number % 10] * 6}{number} asks", "output": output, "split": split}
 
 
-def skill(root: Path, evaluation: dict[str, Any]) -> Skill:
-    spec = {"title": "T", "description": "D", "instructions": "I", "evaluation": evaluation}
+def skill(root: Path, evaluation: dict[str, Any], **more: Any) -> Skill:
+    spec = {"title": "T", "description": "D", "instructions": "I", "evaluation": evaluation, **more}
     rows = [example(n, "heldout" if n < 40 else "train") for n in range(60)]
     return write_skill(root / "skills", "levels", spec, schema=SCHEMA, examples=rows)
 
@@ -172,6 +172,23 @@ def test_a_skill_that_declares_nothing_has_the_verdict_that_it_always_had(
     assert verdict.ruling is not None
     assert "identity" not in {guard.name for guard in verdict.ruling.guards}
     assert len(parts.engine.requests) == 5 * 40
+
+
+def test_the_skill_says_which_field_decides(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def right_level(request: EngineRequest) -> str:
+        asked = request.messages[-1].content
+        level = ["entry", "senior"][int(asked[6:-5]) % 2] if request.adapter == "levels@v2" else "entry"
+        return json.dumps({"level": level, "note": "no note is right"})
+
+    made = skill(tmp_path, {}, learning={"primary": "level"})
+    verdict = judged(Parts(database, tmp_path, right_level), made, monkeypatch, serving=1)
+    assert verdict.ruling is not None
+    assert verdict.rivals["candidate"].score.mean < 0.6
+    assert verdict.ruling.decision == "promote"
+    assert "1.00 against 0.50" in verdict.ruling.reason
+    assert "by the field 'level'" in verdict.ruling.reason
 
 
 def test_comparing_without_a_candidate_measures_what_serves(database: Database, tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ class GateSettings(Model):
     least_groups: int = Field(default=30, ge=2)
     negligible: float = Field(default=0.01, ge=0, le=1)
     good: float = Field(default=0.5, ge=0, le=1)
+    most_judged: int | None = None  # held-out examples that rivals answer at most; more of them decide nothing
     refusal: Refusal | None = None  # (field, value) by which the skill says no; None: a field left null
 
 
@@ -165,6 +166,10 @@ class _Case:
         start = f"{self._compared(name)}, which may be chance."
         more = _tens(max(short))
         about = "thousands of" if more >= MOST_NEEDED - _TOO_MANY else f"about {more}"
+        most = self.settings.most_judged
+        if most is not None and self.differences[name].interval.n + more > most:
+            advice = f"More training examples may help; held-out ones would not: at most {most} are judged by."
+            return self._ruling("inconclusive", f"{start} {advice}")
         if self.differences[name].interval.mean <= 0:
             advice = f"More training examples may help; {about} more held-out examples would tell."
         elif more > _TOO_MANY:
@@ -180,8 +185,12 @@ class _Case:
         other = self.means[name].mean
         return (
             f"{_number(other + interval.mean)} against {_number(other)} with {CALLED[name]}: "
-            f"{_by(interval)} on {_independent(interval.n, interval.groups)}"
+            f"{_by(interval)} on {_independent(interval.n, interval.groups)}{self._judged_by}"
         )
+
+    @property
+    def _judged_by(self) -> str:
+        return "" if self.settings.field is None else f", by the field '{self.settings.field}'"
 
     def _ruling(self, decision: str, reason: str, collect: int | None = None) -> Ruling:
         return Ruling.model_validate(

@@ -118,8 +118,12 @@ class Judging:
         return Verdict(rivals={name: summarise(rows) for name, rows in outcomes.items() if rows}, probes=probes)
 
     def _gate(self) -> GateSettings:
-        refusal = self._work.skill.spec.learning.refusal
-        return GateSettings(refusal=next(iter(refusal.items())) if refusal else None)
+        learning = self._work.skill.spec.learning
+        return GateSettings(
+            field=learning.primary,
+            most_judged=HELDOUT_MOST,
+            refusal=next(iter(learning.refusal.items())) if learning.refusal else None,
+        )
 
     async def _files(self, base: BaseModel, adapters: Sequence[Adapter]) -> dict[str, str]:
         """The verified files of adapters for llama.cpp, by name."""

@@ -15,7 +15,7 @@ from intern.learning.adapters.shapes import read_shape
 from intern.learning.examples.gather import gather
 from intern.learning.judging.evaluate import Rival
 from intern.learning.judging.growth import Growth, forecast, parts
-from intern.learning.judging.outcomes import CANDIDATE, Interval, Ruling
+from intern.learning.judging.outcomes import CANDIDATE, Interval, Ruling, Summary
 from intern.learning.judging.summary import summarise
 from intern.learning.loop.collecting import Collecting, Collection
 from intern.learning.loop.contracts import BaseModel, Parts, Tell, Work
@@ -67,7 +67,7 @@ class Loop:
         assert verdict.ruling is not None
         if growth:
             try:
-                grown = await self._grow(base, found, verdict.rivals[CANDIDATE].score)
+                grown = await self._grow(base, found, self._deciding(verdict.rivals[CANDIDATE]))
                 verdict = verdict.model_copy(update={"growth": grown})
             except InternError as error:  # the verdict stands without it
                 text = f"what more examples would bring is not known: {error.message}"
@@ -80,6 +80,11 @@ class Loop:
             train_seconds=seconds,
             approve=self._work.skill.spec.learning.approve,
         )
+
+    def _deciding(self, summary: Summary) -> Interval:
+        """The score that the gate goes by."""
+        primary = self._work.skill.spec.learning.primary
+        return summary.score if primary is None else summary.metrics[primary]
 
     async def _grow(self, base: BaseModel, found: Collection, whole: Interval) -> Growth | None:
         """Train on parts of the examples, score them on the same held-out ones, and say what more would bring."""
@@ -99,7 +104,7 @@ class Loop:
             evaluation = self._judging.evaluation(engine, train, judged_by(found.heldout), memory=None)
             for size in files:
                 outcomes = await evaluation.answer(Rival(name=CANDIDATE, adapter=f"part-{size}"))
-                scores[size] = summarise(outcomes).score
+                scores[size] = self._deciding(summarise(outcomes))
         finally:
             await engine.close()
         growth = forecast(scores)

@@ -105,7 +105,9 @@ def test_later_looks_ask_for_more() -> None:
 def test_one_field_may_decide() -> None:
     scores = {"candidate": right(0.2), "base": right(0.6)}
     assert rule(**scores).decision != "promote"
-    assert rule(**scores, config=GateSettings(field="other")).decision == "promote"
+    ruling = rule(**scores, config=GateSettings(field="other"))
+    assert ruling.decision == "promote"
+    assert "on 60 held-out examples, by the field 'other'." in ruling.reason
     with pytest.raises(InvalidInput, match="'wrong'"):
         rule(**scores, config=GateSettings(field="wrong"))
 
@@ -232,6 +234,15 @@ def test_a_candidate_that_is_not_ahead_is_told_to_train_more() -> None:
     ruling = rule(candidate=right(0.38), base=right(0.42))
     assert ruling.decision == "inconclusive"
     assert "More training examples may help" in ruling.reason
+
+
+def test_held_out_examples_that_would_not_be_judged_are_not_asked_for() -> None:
+    scores = {"candidate": right(0.55), "base": right(0.5)}
+    asked = rule(**scores, config=GateSettings(most_judged=2_000)).collect
+    assert asked is not None
+    ruling = rule(**scores, config=GateSettings(most_judged=N + asked - 1))
+    assert (ruling.decision, ruling.collect) == ("inconclusive", None)
+    assert f"held-out ones would not: at most {N + asked - 1} are judged by" in ruling.reason
 
 
 # --- what must always hold -------------------------------------------------------------------------------------
