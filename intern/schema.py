@@ -23,6 +23,7 @@ from urllib.parse import unquote
 import jsonschema_rs
 from llguidance import LLMatcher
 
+from intern import strict_json
 from intern.errors import SchemaRefused
 from intern.types import Json
 
@@ -46,6 +47,8 @@ _DIALECTS = (
 # Answers are written the way json.dumps writes them, and nothing else: fewer tokens than free whitespace (43 against
 # 61 for a small invoice), and the very form that examples are trained in.
 _WHITESPACE = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False, "lenient": True}
+
+_DECODER = strict_json.decoder()
 
 _SUBSCHEMAS = (
     *("items", "contains", "additionalProperties", "propertyNames", "not", "if", "then", "else"),
@@ -98,7 +101,7 @@ def parse_json(text: str) -> tuple[Json, tuple[str, ...]]:
     pairs, and nesting beyond MAX_VALUE_DEPTH.
     """
     try:
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_duplicates)
+        value = _DECODER.decode(text)
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return None, ("not valid JSON: it holds half of a surrogate pair",)
@@ -278,17 +281,6 @@ class _Termination:
         return True
 
 
-def _no_constant(name: str) -> Json:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"the number {text[:40]} is out of range")
-    return number
-
-
 def deeper_than(value: Json, limit: int) -> bool:
     """Whether a JSON value nests deeper than `limit` levels; without recursion, so at any depth."""
     level = [value]
@@ -303,10 +295,3 @@ def deeper_than(value: Json, limit: int) -> bool:
         if not level:
             return False
     return True
-
-
-def _no_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("an object has the same key twice")
-    return value

@@ -11,11 +11,11 @@ alone, and `at_most` for lists that are validated one by one.
 from __future__ import annotations
 
 import json
-import math
 import re
 
 from pydantic import BeforeValidator
 
+from intern import strict_json
 from intern.errors import InvalidInput
 from intern.types import Json
 
@@ -23,6 +23,7 @@ MAX_DEPTH = 64  # serialisers give up or overflow somewhere beyond 200
 MAX_VALUES = 250_000  # ten thousand examples of a dozen fields are half of it
 MAX_KEYS = 10_000
 
+_DECODER = strict_json.decoder(repeated_keys=True)
 _SUSPECT = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
 
 
@@ -33,7 +34,7 @@ def parse(body: bytes) -> Json:
     except UnicodeDecodeError as error:
         raise InvalidInput(f"The body is not UTF-8: byte {error.start} cannot be read.") from error
     try:
-        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise InvalidInput(f"The body is not valid JSON: {error.msg} at {place}.") from error
@@ -100,14 +101,3 @@ def _check_text(value: Json) -> None:
             raise InvalidInput(
                 "The body holds \\u0000 or half of a surrogate pair (\\ud800 to \\udfff); neither is text."
             )
-
-
-def _refuse(name: str) -> Json:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"the number {text[:40]} is out of range")
-    return number

@@ -24,7 +24,8 @@ MAY: dict[str, set[str]] = {
     "ownership": VOCABULARY,
     "apart": VOCABULARY,
     "threads": VOCABULARY,
-    "schema": VOCABULARY,
+    "strict_json": VOCABULARY,
+    "schema": VOCABULARY | {"strict_json"},
     "measures": VOCABULARY,
     "parsers": VOCABULARY,
     "models": VOCABULARY,
@@ -38,8 +39,8 @@ MAY: dict[str, set[str]] = {
     "pipeline": VOCABULARY | {"schema", "skill", "library", "models", "engines", "store", "prompt"},
     "reviews": VOCABULARY | {"skill", "library", "store"},
     "learning": VOCABULARY
-    | {"__init__", "apart", "schema", "measures", "skill", "library", "models", "engines", "store", "parsers"}
-    | {"prompt"},
+    | {"__init__", "apart", "strict_json", "schema", "measures", "skill", "library", "models", "engines", "store"}
+    | {"parsers", "prompt"},
     "workspace": VOCABULARY
     | {"__init__", "ownership", "schema", "skill", "library", "models", "engines", "store", "routing", "knowledge"}
     | {"pipeline", "reviews", "machine", "threads", "learning"},

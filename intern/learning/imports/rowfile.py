@@ -10,12 +10,11 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import math
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
+from intern import strict_json
 from intern.errors import InvalidInput
 from intern.learning.imports.encoding import read_text
 from intern.schema import MAX_VALUE_DEPTH, deeper_than
@@ -261,26 +260,7 @@ def _json_problem(error: ValueError) -> str:
     return f"not valid JSON: {reason}"
 
 
-def _no_constant(name: str) -> Json:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"the number {text[:40]} is out of range")
-    return number
-
-
-def _no_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the key '{twice[:80]}' stands twice in one object")
-    return value
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_duplicates)
+_DECODER = strict_json.decoder()
 
 
 # --- CSV -------------------------------------------------------------------------------------------------------
