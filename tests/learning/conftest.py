@@ -16,8 +16,8 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Pat
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=49152,
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=64,  # bitsandbytes takes blocks of 64
+        intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,

@@ -146,6 +146,9 @@ def train(
         processing_class=tokenizer,
         callbacks=[Curves(stage, tell, checkpoint_seconds, every, measured)],
     )
+    for weight in model.parameters():  # TRL puts those of a quantised base into bfloat16, which small steps are lost in
+        if weight.requires_grad:
+            weight.data = weight.data.float()
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.exists() else None)
 
 

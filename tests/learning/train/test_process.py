@@ -211,6 +211,23 @@ def test_a_nearly_full_disk_is_told_before_the_training(
         training.prepare(tmp_path / "run", job(tiny_base), rows(3))
 
 
+@pytest.mark.parametrize(("name", "bits"), [("qlora-4bit", 4), ("lora-8bit", 8)])
+def test_a_quantised_base_trains_without_cuda_too_and_warns_that_it_is_slow(
+    tiny_base: Path, tmp_path: Path, name: str, bits: int
+) -> None:
+    folder = tmp_path / "run"
+    made = job(tiny_base, name=name).model_copy(update={"cache": str(tmp_path / "cache")})
+    training.prepare(folder, made, rows(24), heldout=rows(6, start=100))
+    events = asyncio.run(carried_out(folder))
+    (warning,) = [e for e in events if e.kind == "warning"]
+    assert warning.text.startswith(f"Training on {bits}-bit weights without CUDA is several times slower")
+    losses = [e.loss for e in events if e.kind == "heldout" and e.loss is not None]
+    assert losses[-1] < 0.97 * losses[0]
+    for weight_name, weight in load_file(folder / jobs.ADAPTER / "adapter_model.safetensors").items():
+        assert weight.dtype == np.float32, weight_name
+        assert np.isfinite(weight).all(), weight_name
+
+
 def test_documents_first_then_examples_in_one_run(tiny_base: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     texts = [f"Handbook {n}\n" + "Orders are shipped on Monday. " * 30 for n in range(6)]
