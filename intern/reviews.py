@@ -91,7 +91,7 @@ class Reviews:
                     contributor=caller.key,
                     record=record.id,
                 )
-                records.add_example(connection, caller.team, target.name, example, person=record.person)
+                records.add_examples(connection, caller.team, target.name, [example], person=record.person)
         text = last_user_text(record.asked)
         for skill, not_skill in learned:
             self._router.learn(caller.team, text, skill=skill, not_skill=not_skill)

@@ -335,8 +335,7 @@ class Learner:
         with self._parts.database.begin() as connection:
             known = {row.example.id for row in store.collected(connection, run.team, run.skill)}
             new = [example for example in examples if example.id not in known]
-            for example in new:
-                records.add_example(connection, run.team, run.skill, example)
+            records.add_examples(connection, run.team, run.skill, new)
         return len(new)
 
     def _write_asked(self, run: Run, asked: Asked) -> None:

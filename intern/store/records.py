@@ -239,25 +239,32 @@ def list_utterances(connection: Connection, team: str) -> Sequence[tuple[str | N
     return [(skill, not_skill, text) for skill, not_skill, text in connection.execute(query)]
 
 
-def add_example(connection: Connection, team: str, skill: str, example: Example, *, person: str | None = None) -> None:
-    """Raises InvalidInput for a NUL character in any of its texts: with one such example in it, PostgreSQL could read
+def add_examples(
+    connection: Connection, team: str, skill: str, examples: Sequence[Example], *, person: str | None = None
+) -> None:
+    """Add examples, all from one person's words where `person` is given; all or none.
+
+    Raises InvalidInput for a NUL character in any of its texts: with one such example in it, PostgreSQL could read
     no field of any of the team's examples (`body->>'split'` fails)."""
-    body = example.model_dump(mode="json")
-    if has_nul(body):
+    bodies = [example.model_dump(mode="json") for example in examples]
+    if any(map(has_nul, bodies)):
         raise InvalidInput("An example holds a NUL character (\\u0000); take it out.", param="examples")
-    connection.execute(
-        sa.insert(ExampleRow).values(
-            id=example.id,
-            team=team,
-            skill=skill,
-            body=body,
-            provenance=example.provenance,
-            contributor=example.contributor,
-            person=person,
-            record=example.record,
-            created=now(),
-        )
-    )
+    rows = [
+        {
+            "id": example.id,
+            "team": team,
+            "skill": skill,
+            "body": body,
+            "provenance": example.provenance,
+            "contributor": example.contributor,
+            "person": person,
+            "record": example.record,
+            "created": now(),
+        }
+        for example, body in zip(examples, bodies, strict=True)
+    ]
+    if rows:
+        connection.execute(sa.insert(ExampleRow), rows)
 
 
 def has_nul(value: Json) -> bool:

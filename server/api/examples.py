@@ -110,8 +110,8 @@ def _keep(workspace: Work, key: Key, skill: Skill, examples: Sequence[Example]) 
             ident = new_id("ex")
             if (same := there.setdefault(_content(example), ident)) == ident:
                 new.append(example.model_copy(update={"id": ident}))
-                records.add_example(connection, team, skill.name, new[-1])
             ids.append(same)
+        records.add_examples(connection, team, skill.name, new)
     for example in new[:LEARNED_AT_ONCE]:
         workspace.routes.learn(team, example.text, skill=skill.name)
     workspace.routes.outdate(team)

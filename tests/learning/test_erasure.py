@@ -48,7 +48,7 @@ def example(id: str, *, record: str | None = None) -> Example:
 def collect(workspace: Workspace, *examples: tuple[Example, str | None], skill: str = "sort") -> None:
     with workspace.database.begin() as connection:
         for one, person in examples:
-            records.add_example(connection, TEAM, skill, one, person=person)
+            records.add_examples(connection, TEAM, skill, [one], person=person)
 
 
 def freeze(

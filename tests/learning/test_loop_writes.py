@@ -202,7 +202,7 @@ async def test_what_a_run_was_freezing_when_somebody_was_deleted_holds_nothing_o
     monkeypatch.setattr(workspace.parts, "redacts", lambda team, skill: lambda example: (example, None))
     mine = Example(id="ex_eve", input="the words of eve", output="fine", provenance="review")
     with workspace.database.begin() as connection:
-        records.add_example(connection, TEAM, "sort", mine, person="eve")
+        records.add_examples(connection, TEAM, "sort", [mine], person="eve")
     gate = Gate()
     # The keys are read once to build the dataset, and again to freeze it: no lock of the database is held there.
     gate.at(workspace.database, "FROM heldout", time=2)

@@ -120,7 +120,7 @@ def collect(database: Database, skill: str, count: int) -> None:
     with database.begin() as connection:
         for number in range(count):
             made = Example(id=new_id("ex"), input=f"input {number}", output="x", provenance="api")
-            records.add_example(connection, TEAM, skill, made)
+            records.add_examples(connection, TEAM, skill, [made])
 
 
 class House:
@@ -176,7 +176,7 @@ async def test_examples_that_were_written_by_a_teacher_are_none_that_people_brou
     with house.database.begin() as connection:
         for number in range(20):
             made = Example(id=new_id("ex"), input=f"input {number}", output="x", provenance="synthesis")
-            records.add_example(connection, TEAM, "eager", made)
+            records.add_examples(connection, TEAM, "eager", [made])
     assert await house.look() == []
 
 

@@ -234,7 +234,7 @@ def test_no_example_is_kept_with_a_nul_wherever_it_comes_from(setting: Setting, 
     made = Example.model_validate({"id": "ex_1", "input": "a", "output": "b", **more})
     with setting.database.begin() as connection:
         with pytest.raises(InvalidInput, match="NUL character"):
-            records.add_example(connection, "default", "other", made)
+            records.add_examples(connection, "default", "other", [made])
         assert records.count_examples(connection, "default") == {}
 
 
