@@ -72,7 +72,7 @@ def read_head(path: Path) -> Head:
 
 
 def _parse(path: Path, data: mmap.mmap) -> Head:
-    cursor = _Cursor(data)
+    cursor = Cursor(data)
     if data[:4] != b"GGUF":
         raise BrokenHead("it does not begin as a GGUF file does")
     cursor.place = 4
@@ -100,7 +100,7 @@ def _parse(path: Path, data: mmap.mmap) -> Head:
     return Head(path, metadata, {name: Tensor(shape, kind, start + offset) for name, shape, kind, offset in found})
 
 
-class _Cursor:
+class Cursor:
     """Reads one thing after another. Beyond the end, struct.error."""
 
     def __init__(self, data: mmap.mmap) -> None:

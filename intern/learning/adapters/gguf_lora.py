@@ -109,11 +109,16 @@ def _tensors(lora: Lora, shape: BaseShape, alpha: float) -> Iterator[tuple[str, 
 
 
 def _b(module: str, pair: Pair, shape: BaseShape, alpha: float) -> Floats:
-    rows = pair.b
-    if shape.architecture in _PERMUTED and module.endswith(("q_proj", "k_proj")):
-        rows = interleaved(rows, shape.heads if module.endswith("q_proj") else shape.kv_heads)
+    rows = reordered(pair.b, module, shape)
     factor = pair.scale * pair.rank / alpha
     return rows if factor == 1 else rows * np.float32(factor)
+
+
+def reordered(rows: Floats, module: str, shape: BaseShape) -> Floats:
+    """The rows of a module's weight, or of its B, in the order in which llama.cpp has them."""
+    if shape.architecture in _PERMUTED and module.endswith(("q_proj", "k_proj")):
+        return interleaved(rows, shape.heads if module.endswith("q_proj") else shape.kv_heads)
+    return rows
 
 
 def interleaved(rows: Floats, heads: int) -> Floats:

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from intern.errors import AdapterRefused, ModelUnavailable
-from intern.learning.adapters.gguf_head import BrokenHead, Head, Tensor, _Cursor, read_head
-from intern.learning.adapters.gguf_lora import interleaved
+from intern.learning.adapters.gguf_head import BrokenHead, Cursor, Head, Tensor, read_head
+from intern.learning.adapters.gguf_lora import reordered
 from intern.learning.adapters.lora import Floats, Lora, Pair
 from intern.learning.adapters.shapes import BaseShape, gguf_name
 from intern.learning.export.merge import check_sound
@@ -36,7 +36,6 @@ _FILE_TYPES: Mapping[Numbers, int] = {"f16": 1, "q8_0": 7, "q4_0": 2}
 _F16, _Q8_0 = 1, 8
 _FLOATS = {0, 1, 30}  # float32, float16, bfloat16
 _LARGEST = 65_504.0  # of float16, in which blocks of quantised values keep their scale too
-_PERMUTED = {"llama"}  # architectures whose queries and keys llama.cpp reorders
 _MORE_METADATA = 1_000_000  # bytes, generously
 _STALE = ("general.alignment", "general.size_label", "general.finetune", "general.version", "quantize.")
 _QUANTISATION = 2  # the version of ggml's quantised types
@@ -98,10 +97,7 @@ def chat_template(base: Path) -> str:
 
 def change(module: str, pair: Pair, shape: BaseShape) -> Floats:
     """What a weight of the GGUF file gains, float32 of the weight's shape, rows in llama.cpp's order."""
-    b = pair.b
-    if shape.architecture in _PERMUTED and module.endswith(("q_proj", "k_proj")):
-        b = interleaved(b, shape.heads if module.endswith("q_proj") else shape.kv_heads)
-    return np.float32(pair.scale) * (b @ pair.a)
+    return np.float32(pair.scale) * (reordered(pair.b, module, shape) @ pair.a)
 
 
 # --- inside ------------------------------------------------------------------------------------------------------
@@ -174,7 +170,7 @@ def _encoded(name: str, values: Floats, kind: int, lora: Lora) -> npt.NDArray[An
 def _metadata(base: Path) -> dict[str, bytes]:
     """Each key of the base's metadata with the bytes of its type and value. A vocabulary is never taken apart."""
     with base.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        cursor = _Cursor(data)
+        cursor = Cursor(data)
         cursor.place = 16  # behind the magic number, the version and the number of tensors
         found = {}
         for _ in range(cursor.number("Q")):
