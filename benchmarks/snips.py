@@ -116,7 +116,7 @@ async def main(intents: Sequence[str]) -> None:
     for intent in intents:
         print(f"-- {intent}", flush=True)
         known[intent] = await one(intent)
-        rivals = [rival for rival in known[intent] if "slot_f1" in (known[intent][rival] or ())]
+        rivals = [rival for rival in known[intent] if isinstance(known[intent][rival], dict)]
         columns = ("rival", "slot F1", "low", "high", "exact match", "low", "high")
         lines = [(r, *known[intent][r]["slot_f1"], *known[intent][r]["exact"]) for r in rivals]
         report.table(f"{intent}: {known[intent]['train_seconds']:.0f} s of training", columns, lines)
