@@ -286,7 +286,8 @@ class Run(Model):
     adapter: str | None = None  # skill@vN
     decision: str | None = None
     reason: str | None = None  # of the decision, or of the failure
-    train_seconds: float | None = None
+    train_seconds: float | None = None  # of the adapter's training, in all the processes that it took
+    spent_seconds: float = 0.0  # of all its trainings: also one that did not come to its end, and those of parts
     created: datetime
     ended: datetime | None = None
 

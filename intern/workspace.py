@@ -166,6 +166,8 @@ class Workspace:
                     await self.documents.ready(team, skill.name)
         self.learner.start()
         self._watchers.append(asyncio.create_task(self.triggers.watch()))
+        if self.database.dialect.name != "sqlite":  # of which one process is the owner
+            self._watchers.append(asyncio.create_task(self.deployments.watch()))
         self.say = log.info
 
     def _adopt(self) -> None:

@@ -335,3 +335,18 @@ def test_what_a_killed_export_left_is_cleared_after_a_day(tmp_path: Path) -> Non
 
     asyncio.run(asyncio.wait_for(serve(), 30))
     assert sorted(folder.name for folder in exports.iterdir()) == ["kept", "leaving-new"]
+
+
+def test_a_workspace_looks_at_what_others_put_in_service_where_there_can_be_others(
+    tmp_path: Path, database_url: str
+) -> None:
+    async def watches() -> bool:
+        workspace = Workspace(
+            Settings(home=tmp_path, database_url=database_url), engine=FakeEngine(), embedder=HashEmbedder()
+        )
+        await workspace.warm()
+        names = {getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()}
+        await workspace.close()
+        return "Deployments.watch" in names
+
+    assert asyncio.run(watches()) is (not database_url.startswith("sqlite"))

@@ -2,63 +2,70 @@
 
 In: requests for runs, from people or from `triggers.py`. Out: runs and events in the store, deployments changed. A run
 that was interrupted by the end of the process goes on when the workspace is opened again: its training from the
-last checkpoint. Knows nothing of HTTP.
+last checkpoint. Of several processes on one database one carries out the runs, whoever of them was asked; the others
+wait until it is gone. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import suppress
 
-from intern.errors import Conflict, InternError, InvalidInput, StoreFailure
-from intern.learning.adapters.adapter import write_verdict
+from intern.errors import Conflict, InternError, InvalidInput, TrainingFailed
 from intern.learning.adapters.deployments import Deployments
+from intern.learning.journal import ENDED, Journal
 from intern.learning.loop.contracts import Parts
+from intern.learning.loop.folder import Asked as Asked
+from intern.learning.loop.folder import RunFolder
 from intern.learning.loop.loop import Finished, Loop
-from intern.learning.settled import settled
+from intern.learning.settled import OUT_OF_REACH, StoreAway, settled, stored
 from intern.learning.train.job import Event
+from intern.learning.train.process import Clock
 from intern.learning.train.recipe import Recipe
 from intern.library import SkillLibrary
 from intern.store import learning as store
 from intern.store import records
-from intern.types import Adapter, Example, Json, Model, Run, RunKind, Variant, new_id, now
+from intern.store.lock import SessionLock
+from intern.types import Adapter, Example, Json, Run, RunKind, Variant, new_id, now
 
 log = logging.getLogger(__name__)
 
-_ASKED = "asked.json"
+LOOK_SECONDS = 5.0  # between two looks at what other processes of the database did
+MOST_TAKEN_UP = 3  # times that a run is taken up after the server ended, or lost its database, in the middle of it
 _REST_SECONDS = 30.0
-_ENDED = ("done", "failed", "cancelled")
-_KEPT_EVENTS = {"answers"}  # told to listeners, not kept: there are hundreds
-
-
-class Asked(Model):
-    """What a run works on beside its skill. `outside` are answers of other systems, by system and example id."""
-
-    examples: tuple[Example, ...] = ()
-    outside: Mapping[str, Mapping[str, Json]] = {}
-    count: int = 0  # examples to synthesize; 0: as many as the documents give
+_END_SECONDS = 60.0
+_SAVED_SECONDS = 30.0  # between two times that a run's seconds are kept
+_ASKS = ("force", "promote", "growth", "asked")  # what stands beside the numbers in a run's recipe
 
 
 class Learner:
     """All methods run on the event loop of the workspace."""
 
     def __init__(
-        self, parts: Parts, library: SkillLibrary, deployments: Deployments, *, loop: Callable[..., Loop] = Loop
+        self,
+        parts: Parts,
+        library: SkillLibrary,
+        deployments: Deployments,
+        *,
+        loop: Callable[..., Loop] = Loop,
+        look: float = LOOK_SECONDS,
     ) -> None:
         self._parts = parts
         self._loop = loop
+        self._look = look
         self._library = library
         self._deployments = deployments
+        self._journal = Journal(parts.database, parts.adapters_folder, look=look)
+        self._turn = SessionLock(parts.database, "runs")  # whoever holds it carries out runs
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
-        self._current: tuple[str, asyncio.Task[None]] | None = None
+        self._current: tuple[Run, asyncio.Task[None]] | None = None
         self._asked_to_end: set[str] = set()
         self._choosing = asyncio.Lock()  # of the next run; a run is not cancelled while it is chosen
-        self._changed = asyncio.Condition()
-        self._ordinals: dict[str, int] = {}
-        self._passing: dict[str, Event] = {}  # the newest event that is not kept, by run
 
     def start(self) -> None:
         """Begin to carry out runs: first those that an earlier process left."""
@@ -71,6 +78,7 @@ class Learner:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
             self._worker = None
+        await asyncio.to_thread(self._turn.release)
 
     # --- what people ask -------------------------------------------------------------------------------------------
 
@@ -95,78 +103,100 @@ class Learner:
         Raises NotFound for an unknown skill, Conflict while a run of this skill waits or goes on, StoreFailure.
         """
         self._library.get(team, skill)
+        asks = {"force": force, "promote": promote, "growth": growth, **({} if asked is None else {"asked": True})}
         run = Run(
             id=new_id("run"),
             team=team,
             skill=skill,
             kind=kind,
             state="queued",
-            recipe={
-                **(recipe or Recipe()).model_dump(mode="json"),
-                "force": force,
-                "promote": promote,
-                "growth": growth,
-            },
+            recipe={**(recipe or Recipe()).model_dump(mode="json"), **asks},
             variant=variant,
             started_by=by,
             created=now(),
         )
+        folder = self._folder(run)
         if asked is not None:
-            await asyncio.to_thread(self._write_asked, run, asked)
-        await asyncio.to_thread(self._queue, run)
+            await asyncio.to_thread(folder.keep, asked)
+        try:
+            await self._journal.queue(run)
+        except Conflict:
+            await asyncio.to_thread(folder.clear)
+            raise
         self._wake.set()
         return run
 
     async def cancel(self, team: str, run: str) -> Run:
-        """End a run. Raises NotFound; InvalidInput when it has ended already."""
-        async with self._choosing:
-            found = await asyncio.to_thread(self._get, team, run)
-            if found.state in _ENDED:
-                raise InvalidInput(f"The run {run} has ended already: {found.state}.")
-            if self._current is None or self._current[0] != run:
-                await self._save(found.model_copy(update={"state": "cancelled", "ended": now()}))
-                return await asyncio.to_thread(self._get, team, run)
-            self._asked_to_end.add(run)
-            task = self._current[1]
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            found = await asyncio.to_thread(self._get, team, run)
-            if found.state not in _ENDED:  # it was ended before it could begin
-                self._asked_to_end.discard(run)
-                await self._save(found.model_copy(update={"state": "cancelled", "ended": now()}))
-            return await asyncio.to_thread(self._get, team, run)
+        """End a run, and remove what only its work needed. When this returns, nothing of it goes on.
 
-    async def events(self, team: str, run: str, *, after: int = -1) -> AsyncGenerator[tuple[int, Event], None]:
+        Raises NotFound; InvalidInput when it has ended already; Conflict when another process carries it out and does
+        not end it within a minute.
+        """
+        async with self._choosing:
+            found = await self._journal.get(team, run)
+            if found.state in ENDED and found.ended is not None:
+                raise InvalidInput(f"The run {run} has ended already: {found.state}.")
+            if self._current is not None and self._current[0].id == run:
+                self._asked_to_end.add(run)
+                task = self._current[1]
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                found = await self._journal.get(team, run)
+                if found.state not in ENDED:  # it was ended before it could begin
+                    self._asked_to_end.discard(run)
+                    await self._end(found)
+            elif found.state != "queued" and not await self._nobody_else():
+                await self._end_elsewhere(found)
+            else:
+                await self._end(found)
+            return await self._journal.get(team, run)
+
+    def events(self, team: str, run: str, *, after: int = -1) -> AsyncGenerator[tuple[int, Event], None]:
         """(ordinal, event) from `after` on, those to come included, until the run has ended. Raises NotFound."""
-        passing: Event | None = None
-        while True:
-            async with self._changed:
-                found = await asyncio.to_thread(self._get, team, run)
-                rows = await asyncio.to_thread(self._events, team, run, after)
-                newest = self._passing.get(run)
-                if not rows and newest is passing and found.state not in _ENDED:
-                    await self._changed.wait()
-                    continue
-            for ordinal, body in rows:
-                after = ordinal
-                yield ordinal, Event.model_validate(body)
-            if newest is not None and newest is not passing:
-                passing = newest
-                yield after, newest
-            if found.state in _ENDED and not rows:
+        return self._journal.follow(team, run, after=after)
+
+    async def _end(self, run: Run) -> None:
+        """End a run that nobody carries out."""
+        await self._journal.save(run.model_copy(update={"state": "cancelled", "ended": now()}))
+        await settled(self._folder(run).clear)
+
+    async def _end_elsewhere(self, run: Run) -> None:
+        """Have the process that carries the run out end it: it looks now and then, and says when it has."""
+        await self._journal.save(run.model_copy(update={"state": "cancelled"}))
+        for _ in range(round(_END_SECONDS / self._look)):
+            await asyncio.sleep(self._look)
+            if (await self._journal.get(run.team, run.id)).ended is not None:
                 return
+        raise Conflict(f"Another server carries out the run {run.id} and has not ended it yet. Ask again in a minute.")
+
+    async def _nobody_else(self) -> bool:
+        """Whether no other process carries out runs."""
+        free = await settled(self._turn.take)
+        if free and self._worker is None:
+            await asyncio.to_thread(self._turn.release)
+        return free
 
     # --- carrying out --------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
+        waited = False
         while True:
             self._wake.clear()
             try:
-                task = await self._next()
-                if task is None:
-                    await self._wake.wait()
+                if not await settled(self._turn.take):
+                    if not waited:
+                        log.info("another process carries out the runs of this database; this one waits for its turn")
+                    waited = True
+                    await self._woken()
                     continue
-                await asyncio.wait({task})
+                if waited:  # the former one has time to see that it lost its connection
+                    await asyncio.sleep(2 * self._look)
+                    waited = False
+                    continue
+                if (task := await self._next()) is None:
+                    await self._woken()
+                    continue
+                await self._attend(task)
                 if not task.cancelled():
                     task.result()
             except asyncio.CancelledError:  # the workspace closes: the run stays as it is
@@ -174,43 +204,93 @@ class Learner:
                     self._current[1].cancel()
                     await asyncio.gather(self._current[1], return_exceptions=True)
                 raise
+            except (StoreAway, *OUT_OF_REACH) as error:
+                log.error("the database is out of reach; runs go on when it is back: %s", type(error).__name__)
+                await asyncio.sleep(_REST_SECONDS)
             except Exception:
                 log.exception("the learning half stumbled; it looks again in a while")
                 await asyncio.sleep(_REST_SECONDS)
             finally:
+                if self._current is not None:
+                    self._asked_to_end.discard(self._current[0].id)
                 self._current = None
+
+    async def _woken(self) -> None:
+        """Wait for something to do; what other processes queued wakes nobody here."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._look):
+                await self._wake.wait()
 
     async def _next(self) -> asyncio.Task[None] | None:
         """The next run, begun; None when nothing waits."""
         async with self._choosing:
-            waiting = await asyncio.to_thread(self._waiting)
-            if not waiting:
+            if (run := await self._journal.next()) is None:
                 return None
-            task = asyncio.create_task(self._carry_out(waiting[0]))
-            self._current = (waiting[0].id, task)
-            return task
+            self._current = (run, asyncio.create_task(self._carry_out(run)))
+            return self._current[1]
+
+    async def _attend(self, task: asyncio.Task[None]) -> None:
+        """Wait for a run's end. It ends here, too, when another process cancelled it, or carries out runs by now."""
+        assert self._current is not None
+        run = self._current[0]
+        while not (await asyncio.wait({task}, timeout=self._look))[0]:
+            try:
+                ours = await settled(self._turn.take)
+                cancelled = (await self._journal.get(run.team, run.id)).state == "cancelled"
+            except OUT_OF_REACH:  # its own writes will find out
+                continue
+            if run.id in self._asked_to_end:  # it is ending
+                continue
+            if cancelled:
+                self._asked_to_end.add(run.id)
+            elif not ours:
+                log.warning("another process carries out the runs of this database by now; %s goes on there", run.id)
+            if cancelled or not ours:
+                task.cancel()
+                await asyncio.wait({task})
 
     async def _carry_out(self, run: Run) -> None:
+        """Carry out a run to its end. Raises CancelledError when it is left as it is, StoreAway."""
+        folder = self._folder(run)
+        try:
+            await self._through(run, folder)
+        except asyncio.CancelledError:
+            folder.put_down()
+            raise
+        finally:
+            self._journal.forget(run)
+        await settled(folder.clear)
+
+    async def _through(self, run: Run, folder: RunFolder) -> None:
+        clock = Clock(run.spent_seconds)
+        saved = time.monotonic()
         run = run.model_copy(update={"state": "running"})
-        await self._save(run)
 
         async def tell(event: Event) -> None:
-            nonlocal run
+            nonlocal run, saved
+            clock.see(event)
             known = {
                 "stage": event.stage if event.kind == "stage" and event.stage else run.stage,
                 "dataset": event.numbers.get("dataset", run.dataset),
                 "adapter": event.numbers.get("adapter", run.adapter),
                 "train_seconds": event.numbers.get("train_seconds", run.train_seconds),
             }
-            if any(getattr(run, name) != value for name, value in known.items()):
-                run = run.model_copy(update=known)
-                await self._save(run)
-            await self._tell(run, event)
+            news = any(getattr(run, name) != value for name, value in known.items())
+            run = run.model_copy(update={**known, "spent_seconds": round(clock.total, 2)})
+            if news or time.monotonic() - saved > _SAVED_SECONDS:
+                saved = time.monotonic()
+                await self._going(run)
+            await self._journal.tell(run, event)
 
-        numbers = {name: value for name, value in run.recipe.items() if name not in ("force", "promote", "growth")}
-        loop: Loop | None = None
         try:
+            await self._going(run)
+            if await asyncio.to_thread(folder.begin) > 1 + MOST_TAKEN_UP:
+                raise TrainingFailed(
+                    f"It was taken up {MOST_TAKEN_UP} times: each time the server ended in the middle of it, or lost "
+                    "its database. If the machine ran out of memory, start it again with a smaller batch."
+                )
             skill = self._library.get(run.team, run.skill)
+            numbers = {name: value for name, value in run.recipe.items() if name not in _ASKS}
             loop = self._loop(self._parts, skill, run, Recipe.model_validate(numbers), tell)
             ended = await self._done(lambda: run, loop)
             run = run.model_copy(update={**ended, "state": "done", "ended": now()})
@@ -218,24 +298,28 @@ class Learner:
             if run.id not in self._asked_to_end:
                 raise
             run = run.model_copy(update={"state": "cancelled", "reason": "cancelled", "ended": now()})
+        except StoreAway:
+            raise
+        except OUT_OF_REACH as error:
+            raise StoreAway(f"The database was out of reach: {type(error).__name__}.") from error
         except InternError as error:
             run = run.model_copy(update={"state": "failed", "reason": error.message, "ended": now()})
         except Exception as error:
             log.exception("run %s failed", run.id)
             reason = f"{type(error).__name__}; the log says more"
             run = run.model_copy(update={"state": "failed", "reason": reason, "ended": now()})
-        await self._tell(run, Event(kind=run.state, text=run.reason or "", numbers={"decision": run.decision}))
-        await self._save(run)
-        self._passing.pop(run.id, None)
-        self._asked_to_end.discard(run.id)
-        if loop is not None:
-            await asyncio.to_thread(loop.clear)
+        last = Event(kind=run.state, text=run.reason or "", numbers={"decision": run.decision})
+        await self._journal.tell(run, last)
+        await self._journal.save(run)
 
     async def _done(self, newest: Callable[[], Run], loop: Loop) -> dict[str, Json]:
         """Carry out the run's work; returns what came of it. `newest` is the run as it is at the time."""
         run = newest()
-        serving = await asyncio.to_thread(self._serving, run)
-        asked = await asyncio.to_thread(self._read_asked, run)
+        if run.decision is not None and await stored(self._went_live, run):
+            await self._journal.tell(run, Event(kind="promoted", stage="promote", text=f"{run.adapter} serves"))
+            return {"stage": "promote"}
+        serving = await stored(self._serving, run)
+        asked = await asyncio.to_thread(self._folder(run).asked, needed=bool(run.recipe.get("asked")))
         if run.kind == "learn":
             asks = {name: bool(run.recipe.get(name)) for name in ("force", "growth")}
             finished = await loop.learn(serving=serving, **asks)
@@ -243,15 +327,15 @@ class Learner:
         if run.kind == "evaluate":
             verdict = await loop.compare(serving=serving, examples=asked.examples, outside=asked.outside)
             body = verdict.model_dump(mode="json")
-            await settled(self._keep_evaluation, newest(), body)
-            await self._tell(run, Event(kind="verdict", stage="evaluate", numbers=body))
+            await self._keep(newest(), body)
+            await self._journal.tell(run, Event(kind="verdict", stage="evaluate", numbers=body))
             return {"adapter": serving.name if serving else None}
         written = await loop.synthesize(asked.count)
-        added = await asyncio.to_thread(self._add_examples, run, written.examples)
+        added = await stored(self._add_examples, run, written.examples)
         refused = Counter(row.reason for row in written.refused)
         reason = f"{added} examples were written from {written.passages} passages; {len(written.refused)} were refused."
         numbers = {"added": added, "refused": dict(refused), "failed": written.failed}
-        await self._tell(run, Event(kind="written", stage="synthesize", text=reason, numbers=numbers))
+        await self._journal.tell(run, Event(kind="written", stage="synthesize", text=reason, numbers=numbers))
         return {"reason": reason}
 
     async def _conclude(self, newest: Callable[[], Run], finished: Finished, judged: Adapter | None) -> dict[str, Json]:
@@ -268,68 +352,53 @@ class Learner:
             "train_seconds": finished.train_seconds,
         }
         run = newest().model_copy(update=ended)
-        await settled(self._keep_verdict, run, adapter, verdict)
-        await self._tell(run, Event(kind="verdict", stage="evaluate", text=ruling.reason, numbers=verdict))
+        await self._keep(run, verdict, adapter)
+        await self._journal.tell(run, Event(kind="verdict", stage="evaluate", text=ruling.reason, numbers=verdict))
         promotes = ruling.decision == "promote" and run.recipe.get("promote", True) and not finished.approve
-        if promotes and await asyncio.to_thread(self._serving, run) != judged:
+        if promotes and await stored(self._serving, run) != judged:
             text = "Something else serves now than the candidate was judged against; a person has to promote it."
-            await self._tell(run, Event(kind="warning", stage="promote", text=text))
+            await self._journal.tell(run, Event(kind="warning", stage="promote", text=text))
         elif promotes:
-            await self._tell(run, Event(kind="stage", stage="promote", text=f"{adapter.name} goes live"))
+            await self._journal.tell(run, Event(kind="stage", stage="promote", text=f"{adapter.name} goes live"))
             reason = ruling.reason
-            await self._deployments.promote(run.team, run.skill, adapter.version, by=f"run {run.id}", reason=reason)
-            await self._tell(run, Event(kind="promoted", stage="promote", text=f"{adapter.name} serves"))
+            await self._deployments.promote(run.team, run.skill, adapter.version, by=_promoter(run), reason=reason)
+            await self._journal.tell(run, Event(kind="promoted", stage="promote", text=f"{adapter.name} serves"))
             ended["stage"] = "promote"
         return ended
 
-    async def _tell(self, run: Run, event: Event) -> None:
-        if event.kind in _KEPT_EVENTS:
-            self._passing[run.id] = event
-        else:
-            ordinal = self._ordinals.get(run.id)
-            if ordinal is None:
-                known = await asyncio.to_thread(self._events, run.team, run.id, -1)
-                ordinal = known[-1][0] + 1 if known else 0
-            self._ordinals[run.id] = ordinal + 1
-            await settled(self._add_event, run, ordinal, event)
-        async with self._changed:
-            self._changed.notify_all()
+    async def _going(self, run: Run) -> None:
+        """Keep a run that goes on. Raises CancelledError when another process ended it."""
+        if not await self._journal.save(run):
+            self._give_up(run)
 
-    async def _save(self, run: Run) -> None:
-        await settled(self._put, run)
-        async with self._changed:
-            self._changed.notify_all()
+    async def _keep(self, run: Run, verdict: Mapping[str, Json], adapter: Adapter | None = None) -> None:
+        """Keep a verdict. Raises CancelledError when another process ended the run."""
+        if not await self._journal.save_verdict(run, verdict, adapter):
+            self._give_up(run)
+
+    def _give_up(self, run: Run) -> None:
+        self._asked_to_end.add(run.id)
+        raise asyncio.CancelledError
 
     # --- the store; blocking -------------------------------------------------------------------------------------
 
-    def _queue(self, run: Run) -> None:
-        with self._parts.database.begin() as connection:
-            going = store.list_runs(connection, run.team, skill=run.skill, states=("queued", "running"), limit=1)
-            if going:
-                raise Conflict(f"The run {going[0].id} of this skill is {going[0].state}; wait for it, or cancel it.")
-            store.save_run(connection, run)
-
-    def _waiting(self) -> list[Run]:
-        with self._parts.database.connect() as connection:
-            left = store.list_runs(connection, None, states=("running", "queued"), limit=1000)
-        return sorted(left, key=lambda run: (run.state != "running", run.id))
+    def _folder(self, run: Run) -> RunFolder:
+        return RunFolder(self._parts.runs_folder / run.id)
 
     def _serving(self, run: Run) -> Adapter | None:
-        deployment = self._deployments.serving(run.team, run.skill)
-        if deployment is None or deployment.version is None or (run.team, run.skill) in self._deployments.problems:
-            return None
+        """The adapter in service, as the store has it: another process may have promoted it a moment ago."""
         with self._parts.database.connect() as connection:
+            deployment = store.get_deployment(connection, run.team, run.skill)
+            if deployment is None or deployment.version is None or (run.team, run.skill) in self._deployments.problems:
+                return None
             return store.get_adapter(connection, run.team, run.skill, deployment.version)
 
-    def _keep_verdict(self, run: Run, adapter: Adapter, verdict: Mapping[str, Json]) -> None:
-        with self._parts.database.begin() as connection:
-            store.update_adapter(connection, adapter)
-            store.save_run(connection, run, verdict=verdict)
-        write_verdict(self._parts.adapters_folder / adapter.digest, verdict)
-
-    def _keep_evaluation(self, run: Run, verdict: Mapping[str, Json]) -> None:
-        with self._parts.database.begin() as connection:
-            store.save_run(connection, run, verdict=verdict)
+    def _went_live(self, run: Run) -> bool:
+        """Whether the run had promoted its adapter before the process ended. Its decision and verdict were kept then;
+        judged again, the adapter would have itself for a rival."""
+        with self._parts.database.connect() as connection:
+            changes = store.deployment_history(connection, run.team, run.skill)
+        return any(change.by == _promoter(run) for change in changes)
 
     def _add_examples(self, run: Run, examples: Sequence[Example]) -> int:
         with self._parts.database.begin() as connection:
@@ -338,30 +407,7 @@ class Learner:
             records.add_examples(connection, run.team, run.skill, new)
         return len(new)
 
-    def _write_asked(self, run: Run, asked: Asked) -> None:
-        folder = self._parts.runs_folder / run.id
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / _ASKED).write_text(asked.model_dump_json(), encoding="utf-8")
-        except OSError as error:
-            raise StoreFailure(f"The run's folder cannot be written: {error.strerror}.") from error
 
-    def _read_asked(self, run: Run) -> Asked:
-        file = self._parts.runs_folder / run.id / _ASKED
-        return Asked.model_validate_json(file.read_text(encoding="utf-8")) if file.exists() else Asked()
-
-    def _get(self, team: str, run: str) -> Run:
-        with self._parts.database.connect() as connection:
-            return store.get_run(connection, team, run)
-
-    def _put(self, run: Run) -> None:
-        with self._parts.database.begin() as connection:
-            store.save_run(connection, run)
-
-    def _events(self, team: str, run: str, after: int) -> list[tuple[int, dict[str, Json]]]:
-        with self._parts.database.connect() as connection:
-            return store.list_events(connection, team, run, after=after)
-
-    def _add_event(self, run: Run, ordinal: int, event: Event) -> None:
-        with self._parts.database.begin() as connection:
-            store.add_event(connection, run.team, run.id, ordinal, event.model_dump(mode="json", exclude_defaults=True))
+def _promoter(run: Run) -> str:
+    """As whom a run changes what serves."""
+    return f"run {run.id}"

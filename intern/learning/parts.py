@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from intern.engines.openai import OpenAIEngine
 from intern.errors import InvalidInput, TrainingUnavailable
 from intern.learning.examples.dataset import Redacts
 from intern.learning.examples.rows import Retrieves
-from intern.learning.judging.evaluate import Generated
+from intern.learning.judging.memory import AnswerMemory
 from intern.learning.loop.contracts import BaseModel, EvaluationEngine
 from intern.models.embedder import Embedder, Vectors
 from intern.settings import Settings
@@ -57,6 +56,7 @@ class WorkspaceParts:
         self._passages = passages
         self._recognition: Recognition | None = None
         self._memories: dict[tuple[str, str], AnswerMemory] = {}
+        self._guard = threading.Lock()
 
     @property
     def database(self) -> Database:
@@ -140,9 +140,10 @@ class WorkspaceParts:
         )
 
     def memory(self, team: str, skill: str) -> AnswerMemory:
-        if (team, skill) not in self._memories:
-            self._memories[team, skill] = AnswerMemory(self.cache / "answers" / team / f"{skill}.jsonl")
-        return self._memories[team, skill]
+        with self._guard:  # there is one of each: what one forgot, another must not know
+            if (team, skill) not in self._memories:
+                self._memories[team, skill] = AnswerMemory(self.cache / "answers" / team / f"{skill}.jsonl")
+            return self._memories[team, skill]
 
     @property
     def adapters_folder(self) -> Path:
@@ -171,38 +172,3 @@ class WorkspaceParts:
     @property
     def contributor_cap(self) -> int:
         return self._settings.contributor_cap
-
-
-class AnswerMemory:
-    """Answers of rivals to held-out examples and to questions about themselves, in a file of JSON lines; the newest
-    MOST of them."""
-
-    MOST = 20_000
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._lock = threading.Lock()
-        self._known: dict[str, Generated] = {}
-        if file.exists():
-            for line in file.read_text(encoding="utf-8").splitlines()[-self.MOST :]:
-                try:
-                    key, body = json.loads(line)
-                    self._known[key] = Generated.model_validate(body)
-                except ValueError:  # the last line of a process that was killed
-                    continue
-
-    def get(self, key: str) -> Generated | None:
-        return self._known.get(key)
-
-    def put(self, key: str, generated: Generated) -> None:
-        with self._lock:
-            self._known[key] = generated
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([key, generated.model_dump(mode="json")]) + "\n")
-
-    def forget(self) -> None:
-        """Drop everything: somebody's data was deleted."""
-        with self._lock:
-            self._known.clear()
-            self._file.unlink(missing_ok=True)

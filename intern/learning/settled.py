@@ -1,17 +1,35 @@
 """Blocking work that is never left half awaited: whoever is cancelled meanwhile goes only when it is done.
 
 In: a function and its arguments. Out: what it returns. A write that a cancelled run had begun would come late
-otherwise, after somebody was told that the run has ended.
+otherwise, after somebody was told that the run has ended. `stored` also waits for a database that is out of reach for a
+moment, so that one lost connection does not cost a training of hours.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import ParamSpec, TypeVar
+
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from intern.errors import StoreFailure
+
+log = logging.getLogger(__name__)
+
+OUT_OF_REACH = (OperationalError, InterfaceError, PoolTimeout)
+PATIENCE = 120.0  # seconds that a database may stay away before a run is put down
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+
+class StoreAway(StoreFailure):
+    """The database stayed out of reach. What was going on can be taken up when it is back."""
 
 
 async def settled(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
@@ -20,5 +38,29 @@ async def settled(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -
     try:
         return await asyncio.shield(job)
     except asyncio.CancelledError:
-        await asyncio.wait({job})
+        while not job.done():  # however often we are cancelled
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({job})
+        if not job.cancelled():
+            job.exception()  # nobody is left to be told
         raise
+
+
+async def stored(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """As `settled`, for work in the database: done again while that is out of reach, for PATIENCE seconds.
+
+    `work` must be such that doing it twice comes to the same, since the connection may be lost after it was committed.
+    Raises StoreAway, and what `work` raises.
+    """
+    waited, wait = 0.0, _FIRST_WAIT
+    while True:
+        try:
+            return await settled(work, *arguments, **named)
+        except OUT_OF_REACH as error:
+            reason = f"{type(error).__name__}: {error.__cause__ or error}"[:300]
+            if waited >= PATIENCE:
+                raise StoreAway(f"The database is out of reach, for {waited:.0f} s by now ({reason}).") from error
+            log.warning("the database is out of reach, trying again in %.1f s: %s", wait, reason)
+        await asyncio.sleep(wait)
+        waited += wait
+        wait = min(wait * 2, _LONGEST_WAIT)

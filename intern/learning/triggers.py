@@ -84,7 +84,7 @@ class Submits(Protocol):
 
 class Triggers:
     """Looks at every skill now and then. `hours` is how long skills may train by themselves within seven days, all of
-    them together; trainings that people ask for count, and are never refused."""
+    them together; trainings that people ask for count, also those that came to no end, and are never refused."""
 
     def __init__(self, database: Database, library: SkillLibrary, learner: Submits, *, hours: float) -> None:
         self._database = database
@@ -143,7 +143,7 @@ class Triggers:
         at = now()
         with self._database.connect() as connection:
             runs = store.list_runs(connection, None, kind="learn", limit=10_000, since=at - WEEK)
-        spent = sum(run.train_seconds or 0.0 for run in runs) / 3600
+        spent = sum(max(run.spent_seconds, run.train_seconds or 0.0) for run in runs) / 3600
         if spent < self._hours:
             self._told = False
             return True

@@ -410,3 +410,32 @@ def _deployment(row: RowMapping) -> Deployment:
         by=row["changed_by"],
         reason=row["reason"],
     )
+
+
+# --- what changes while others work ----------------------------------------------------------------------------------
+
+
+def save_going(connection: Connection, run: Run, *, verdict: Mapping[str, Json] | None = None) -> bool:
+    """As `save_run`, for a run that goes on. False, and nothing is kept, when somebody ended it meanwhile."""
+    going = (RunRow.team == run.team, RunRow.id == run.id, RunRow.state.in_(("queued", "running")))
+    values: dict[str, Any] = {"state": run.state, "body": run.model_dump(mode="json")}
+    if verdict is not None:
+        values["verdict"] = dict(verdict)
+    return connection.execute(sa.update(RunRow).where(*going).values(**values)).rowcount == 1
+
+
+def newest_dataset(connection: Connection, team: str, skill: str) -> tuple[str, int] | None:
+    """(id, how many examples it still holds) of the skill's newest dataset: another pair means another content. Reads
+    no body, which may be megabytes long."""
+    newest = sa.select(DatasetRow.id).where(DatasetRow.team == team, DatasetRow.skill == skill)
+    dataset = connection.execute(newest.order_by(DatasetRow.id.desc()).limit(1)).scalar_one_or_none()
+    if dataset is None:
+        return None
+    items = sa.select(sa.func.count()).where(DatasetItemRow.dataset == dataset)
+    return dataset, int(connection.execute(items).scalar_one())
+
+
+def still_there(connection: Connection, team: str, skill: str, examples: Sequence[str]) -> set[str]:
+    """Those of `examples` that the skill has now; of its folder's, this knows nothing."""
+    where = (ExampleRow.team == team, ExampleRow.skill == skill, ExampleRow.id.in_(examples))
+    return set(connection.execute(sa.select(ExampleRow.id).where(*where)).scalars())

@@ -187,7 +187,7 @@ async def test_a_run_that_froze_the_data_after_the_first_look_is_cancelled_and_k
         assert [e.id for e in store.dataset_examples(connection, TEAM, "ds_2", "train")] == ["ex_bob"]
         assert store.get_dataset(connection, TEAM, "ds_2").erased == 1
     assert "ex_eve" not in left(folders[0])
-    assert left(folders[0]).count("the words of ex_bob") == 2
+    assert left(folders[0]).count("the words of ex_bob") == 1  # its outcomes; its rows went with it
 
 
 async def test_an_example_that_came_after_the_first_look_is_gone_from_a_new_runs_files_too(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.engine import Engine as Database
 
 from intern.errors import Conflict, EngineFailure, InvalidInput, NotFound
 from intern.learning.judging.outcomes import Ruling
-from intern.learning.learner import Learner
+from intern.learning.learner import MOST_TAKEN_UP, Asked, Learner
+from intern.learning.loop.folder import RunFolder
 from intern.learning.loop.judging import Verdict
 from intern.learning.loop.loop import Finished
 from intern.learning.train.job import Event
@@ -21,6 +24,7 @@ from intern.library import SkillLibrary
 from intern.skill import Skill, write_skill
 from intern.store import learning as store
 from intern.store.engine import open_database
+from intern.store.lock import SessionLock
 from intern.types import Adapter, Dataset, Deployment, Json, Run, now
 
 TEAM = "default"
@@ -38,17 +42,27 @@ class Parts:
 
 
 class Deployments:
-    """Notes what is promoted."""
+    """Notes what is promoted. While `hangs`, the row is changed and the process gets no further."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: Database) -> None:
+        self.database = database
         self.promoted: list[tuple[str, str, int | None]] = []
         self.problems: Mapping[tuple[str, str], str] = {}
-
-    def serving(self, team: str, skill: str) -> Deployment | None:
-        return None
+        self.hangs = False
+        self.flipped = asyncio.Event()
 
     async def promote(self, team: str, skill: str, version: int | None, *, by: str, reason: str) -> None:
         self.promoted.append((team, skill, version))
+        put_in_service(self.database, skill, version, by=by)
+        self.flipped.set()
+        if self.hangs:
+            await asyncio.Event().wait()
+
+
+def put_in_service(database: Database, skill: str, version: int | None, *, by: str) -> None:
+    changed = Deployment(team=TEAM, skill=skill, version=version, previous=None, changed=now(), by=by, reason="mine")
+    with database.begin() as connection:
+        store.deploy(connection, changed)
 
 
 class Script:
@@ -58,6 +72,7 @@ class Script:
         self.parts = parts
         self.does: Ruling | Exception | None = Ruling(decision="promote", reason="Better by far.")
         self.approve = False
+        self.seconds: list[float] = []  # what the training process says to each of its events
         self.began: list[Run] = []
         self.running = 0
         self.most_at_once = 0
@@ -84,6 +99,8 @@ class ScriptedLoop:
         try:
             await self.tell(Event(kind="stage", stage="train", text="training"))
             await self.tell(Event(kind="step", step=1, loss=2.0))
+            for seconds in script.seconds:
+                await self.tell(Event(kind="answers", seconds=seconds))
             script.begun.set()
             if script.does is None:
                 await script.waits.wait()
@@ -110,9 +127,6 @@ class ScriptedLoop:
             approve=self.script.approve,
         )
 
-    def clear(self) -> None:
-        pass
-
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
@@ -125,17 +139,22 @@ class House:
     def __init__(self, database: Database, root: Path) -> None:
         for name in ("one", "two", "three"):
             spec = {"title": name, "description": name, "instructions": name}
-            write_skill(root / "skills", name, spec)
+            if not (root / "skills" / name).exists():
+                write_skill(root / "skills", name, spec)
         self.library = SkillLibrary(root)
         self.library.refresh()
         self.parts = Parts(database, root)
-        self.deployments = Deployments()
+        self.deployments = Deployments(database)
         self.script = Script(self.parts)
 
-    def learner(self) -> Learner:
-        made: Any = Learner(self.parts, self.library, self.deployments, loop=self.script)  # type: ignore[arg-type]
-        assert isinstance(made, Learner)
-        return made
+    def learner(self, look: float = 0.05) -> Learner:
+        parts: Any = self.parts
+        deployments: Any = self.deployments
+        loop: Any = self.script
+        return Learner(parts, self.library, deployments, loop=loop, look=look)
+
+    def folder(self, run: Run) -> Path:
+        return self.parts.runs_folder / run.id
 
 
 @pytest.fixture
@@ -325,15 +344,342 @@ async def test_events_of_another_teams_run_are_not_found(house: House) -> None:
 async def test_what_a_person_put_into_service_meanwhile_is_not_replaced(house: House) -> None:
     learner = house.learner()
     run = await learner.submit(TEAM, "one")
-    promoted = Deployment(team=TEAM, skill="one", version=1, previous=None, changed=now(), by="ada", reason="mine")
-
-    def serving(team: str, skill: str) -> Deployment | None:
-        return promoted if house.script.begun.is_set() else None
-
-    house.deployments.serving = serving  # type: ignore[method-assign]
+    house.script.does = None
     learner.start()
+    await house.script.begun.wait()
+    with house.parts.database.begin() as connection:
+        theirs = Adapter(team=TEAM, skill="one", version=0, digest="e" * 32, base="b", created=now())
+        store.add_adapter(connection, theirs)
+    put_in_service(house.parts.database, "one", 1, by="ada")
+    house.script.does = Ruling(decision="promote", reason="Better by far.")
+    house.script.waits.set()
     events = await ended(learner, run)
     await learner.close()
     assert kept(house, run).decision == "promote"
     assert house.deployments.promoted == []
     assert any(e.kind == "warning" and "a person has to promote it" in e.text for e in events)
+
+
+@pytest.mark.parametrize("rolled_back", [False, True])
+async def test_a_promotion_that_the_process_did_not_survive_ends_the_run_with_the_verdict_it_had(
+    house: House, rolled_back: bool
+) -> None:
+    house.deployments.hangs = True
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    learner.start()
+    await house.deployments.flipped.wait()
+    await learner.close()
+    assert kept(house, run).state == "running"
+    if rolled_back:
+        put_in_service(house.parts.database, "one", None, by="ada")
+    house.deployments.hangs = False
+    house.script.does = Ruling(decision="inconclusive", reason="No better than itself.")
+    again = house.learner()
+    again.start()
+    events = await ended(again, run)
+    await again.close()
+    done = kept(house, run)
+    assert (done.state, done.decision, done.reason, done.stage) == ("done", "promote", "Better by far.", "promote")
+    assert done.adapter == "one@v1"
+    assert verdict(house, run)["ruling"]["decision"] == "promote"  # type: ignore[index]
+    assert len(house.script.began) == len(house.deployments.promoted) == 1
+    assert events[-1].kind == "done"
+
+
+# --- a database that is out of reach ---------------------------------------------------------------------------
+
+
+@contextmanager
+def failing(database: Database, statement: str, times: float = float("inf")) -> Iterator[list[str]]:
+    """Lose the connection at statements that hold `statement`, `times` times; yields those."""
+    failed: list[str] = []
+
+    def lose(connection: Any, cursor: Any, text: str, *_: Any) -> None:
+        if statement in text and len(failed) < times:
+            failed.append(text)
+            raise sa.exc.OperationalError(text, {}, Exception("the server closed the connection"))
+
+    sa.event.listen(database, "before_cursor_execute", lose)
+    yield failed
+    sa.event.remove(database, "before_cursor_execute", lose)
+
+
+@pytest.mark.parametrize("statement", ["INSERT INTO run_events", "UPDATE runs", "UPDATE adapters", "FROM deployments"])
+async def test_a_lost_connection_does_not_fail_a_run(house: House, statement: str) -> None:
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    with failing(house.parts.database, statement, times=2) as failed:
+        learner.start()
+        events = await ended(learner, run)
+        await learner.close()
+    assert len(failed) == 2
+    assert kept(house, run).state == "done"
+    assert [event.kind for event in events] == ["stage", "step", "verdict", "stage", "promoted", "done"]
+
+
+async def test_an_event_whose_connection_was_lost_after_it_was_kept_is_kept_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, lost = store.add_event, list[int]()
+
+    def committed(connection: sa.Connection, team: str, run: str, ordinal: int, body: Mapping[str, Json]) -> None:
+        add(connection, team, run, ordinal, body)
+        if not lost:
+            lost.append(ordinal)
+            connection.commit()
+            raise sa.exc.OperationalError("commit", {}, Exception("the server closed the connection"))
+
+    monkeypatch.setattr(store, "add_event", committed)
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    learner.start()
+    events = await ended(learner, run)
+    await learner.close()
+    assert [event.kind for event in events] == ["stage", "step", "verdict", "stage", "promoted", "done"]
+
+
+async def test_while_the_database_stays_away_a_run_waits_for_it_and_keeps_its_checkpoints(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("intern.learning.settled.PATIENCE", 0.0)
+    monkeypatch.setattr("intern.learning.learner._REST_SECONDS", 0.01)
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    checkpoint = house.folder(run) / "stages" / "examples" / "checkpoint-3"
+    checkpoint.mkdir(parents=True)
+    with failing(house.parts.database, "") as failed:
+        learner.start()
+        while len(failed) < 3 * MOST_TAKEN_UP:  # noqa: ASYNC110 - they fail in threads
+            await asyncio.sleep(0)
+        assert checkpoint.exists()
+    await ended(learner, run)
+    await learner.close()
+    assert kept(house, run).state == "done"
+    assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize("statement", ["INSERT INTO run_events", "UPDATE adapters", "FROM deployments"])
+async def test_a_run_that_lost_its_database_for_long_is_taken_up_and_has_not_failed(
+    house: House, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    monkeypatch.setattr("intern.learning.settled.PATIENCE", 0.0)
+    monkeypatch.setattr("intern.learning.learner._REST_SECONDS", 0.01)
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    with failing(house.parts.database, statement, times=MOST_TAKEN_UP):
+        learner.start()
+        await ended(learner, run)
+        await learner.close()
+    assert kept(house, run).state == "done"
+
+
+async def test_a_connection_that_is_lost_in_the_middle_of_the_work_fails_no_run(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("intern.learning.learner._REST_SECONDS", 0.01)
+    house.script.does = sa.exc.OperationalError("select", {}, Exception("the server closed the connection"))
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    learner.start()
+    await house.script.begun.wait()
+    house.script.does = Ruling(decision="reject", reason="Worse.")
+    await ended(learner, run)
+    await learner.close()
+    assert kept(house, run).state == "done"
+
+
+# --- files and take-ups ----------------------------------------------------------------------------------------
+
+
+def leave(folder: Path) -> None:
+    """What a run has on disk while it goes on."""
+    for place in ("stages/examples/checkpoint-9", "adapter", "part-20/adapter"):
+        (folder / place).mkdir(parents=True)
+        (folder / place / "weights").write_text("w")
+    for name in ("rows.jsonl", "part-20/rows.jsonl", "texts.jsonl", "pairs.jsonl", "asked.json", "outcomes-base.jsonl"):
+        (folder / name).write_text("{}")
+
+
+@pytest.mark.parametrize("state", ["queued", "running"])  # running: of a process that was killed
+async def test_a_run_that_nobody_carries_out_leaves_no_files_when_it_is_ended(house: House, state: Any) -> None:
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    with house.parts.database.begin() as connection:
+        store.save_run(connection, run.model_copy(update={"state": state}))
+    leave(house.folder(run))
+    assert (await learner.cancel(TEAM, run.id)).state == "cancelled"
+    assert [path.name for path in house.folder(run).iterdir()] == ["outcomes-base.jsonl"]
+
+
+async def test_a_run_that_goes_on_leaves_no_files_when_it_is_ended(house: House) -> None:
+    house.script.does = None
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    leave(house.folder(run))
+    learner.start()
+    await house.script.begun.wait()
+    await learner.cancel(TEAM, run.id)
+    assert [path.name for path in house.folder(run).iterdir()] == ["outcomes-base.jsonl"]
+    await learner.close()
+
+
+async def test_a_run_that_ends_the_server_again_and_again_is_given_up(house: House) -> None:
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    for _ in range(1 + MOST_TAKEN_UP):  # by processes that were killed
+        RunFolder(house.folder(run)).begin()
+    learner.start()
+    await ended(learner, run)
+    after = await learner.submit(TEAM, "one")
+    await ended(learner, after)
+    await learner.close()
+    assert kept(house, run).state == "failed"
+    assert "It was taken up 3 times" in str(kept(house, run).reason)
+    assert kept(house, after).state == "done"
+
+
+async def test_a_server_that_is_stopped_in_good_order_takes_a_run_up_as_often_as_it_likes(house: House) -> None:
+    house.script.does = None
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    for _ in range(2 + MOST_TAKEN_UP):
+        house.script.begun.clear()
+        learner.start()
+        await house.script.begun.wait()
+        await learner.close()
+    assert kept(house, run).state == "running"
+
+
+async def test_what_a_run_was_asked_with_is_never_replaced_by_something_else(house: House) -> None:
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one", kind="evaluate", asked=Asked(count=3))
+    (house.folder(run) / "asked.json").unlink()  # it lies with another server
+    learner.start()
+    await ended(learner, run)
+    await learner.close()
+    assert kept(house, run).state == "failed"
+    assert "lies with the server that was asked" in str(kept(house, run).reason)
+
+
+# --- seconds ---------------------------------------------------------------------------------------------------
+
+
+async def test_seconds_of_all_its_processes_count_whether_a_run_came_to_its_end_or_not(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("intern.learning.learner._SAVED_SECONDS", 0.0)
+    house.script.does = None
+    house.script.seconds = [0.5, 100.0]
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    learner.start()
+    await house.script.begun.wait()
+    await learner.close()
+    house.script.begun.clear()
+    house.script.seconds = [0.5, 40.0, 0.1, 7.0]  # its process was killed once, and another one went on
+    again = house.learner()
+    again.start()
+    await house.script.begun.wait()
+    found = await again.cancel(TEAM, run.id)
+    await again.close()
+    assert found.spent_seconds == pytest.approx(147.0)
+
+
+# --- several processes -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other(house: House, database_url: str, tmp_path: Path) -> Iterator[House]:
+    """Another process on the same database, with the same folders."""
+    engine = open_database(database_url)
+    yield House(engine, tmp_path)
+    engine.dispose()
+
+
+async def test_of_requests_at_the_same_moment_one_is_queued(house: House, other: House) -> None:
+    learners = [house.learner(), other.learner()]
+    asking = [learner.submit(TEAM, "one", asked=Asked(count=1)) for learner in learners * 4]
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+    queued = [answer for answer in answers if isinstance(answer, Run)]
+    assert len(queued) == 1
+    assert [type(answer) for answer in answers].count(Conflict) == 7
+    assert [path.name for path in house.parts.runs_folder.iterdir()] == [queued[0].id]
+
+
+async def test_of_two_processes_one_carries_out_the_runs_and_the_other_takes_over(house: House, other: House) -> None:
+    first, second = house.learner(), other.learner()
+    run = await second.submit(TEAM, "one")
+    first.start()
+    await ended(second, run)  # followed where it was asked for, carried out elsewhere
+    second.start()
+    house.script.does = None
+    house.script.begun.clear()
+    left = await second.submit(TEAM, "two")
+    waits = await second.submit(TEAM, "three")
+    await house.script.begun.wait()
+    assert other.script.began == []
+    await first.close()
+    await ended(second, left)
+    await ended(second, waits)
+    await second.close()
+    assert [r.id for r in house.script.began] == [run.id, left.id]
+    assert [r.id for r in other.script.began] == [left.id, waits.id]
+    assert kept(house, left).state == kept(house, waits).state == "done"
+
+
+async def test_a_run_that_another_process_carries_out_can_be_ended(house: House, other: House) -> None:
+    house.script.does = None
+    first, second = house.learner(), other.learner()
+    run = await first.submit(TEAM, "one")
+    leave(house.folder(run))
+    first.start()
+    await house.script.begun.wait()
+    assert (await second.cancel(TEAM, run.id)).state == "cancelled"
+    assert house.script.running == 0
+    house.script.does = Ruling(decision="reject", reason="Worse.")
+    after = await second.submit(TEAM, "one")
+    await ended(second, after)
+    assert kept(house, run).state == "cancelled"
+    assert [path.name for path in house.folder(run).iterdir()] == ["outcomes-base.jsonl"]
+    await first.close()
+
+
+async def test_what_another_process_ended_is_not_brought_back_to_life(house: House) -> None:
+    house.script.does = None
+    learner = house.learner(look=1_000.0)  # it does not look by itself
+    run = await learner.submit(TEAM, "one")
+    learner.start()
+    await house.script.begun.wait()
+    with house.parts.database.begin() as connection:
+        store.save_run(connection, kept(house, run).model_copy(update={"state": "cancelled"}))
+    house.script.does = Ruling(decision="promote", reason="Better by far.")
+    house.script.waits.set()
+    after = await learner.submit(TEAM, "two")
+    await ended(learner, after)
+    await learner.close()
+    assert kept(house, run).state == "cancelled"
+    assert kept(house, run).ended is not None
+    assert house.deployments.promoted == [(TEAM, "two", 1)]
+
+
+@pytest.mark.parametrize("database_url", [pytest.param("postgresql", marks=pytest.mark.needs_postgres)], indirect=True)
+async def test_who_lost_its_turn_leaves_the_run_to_who_has_it(house: House, other: House) -> None:
+    house.script.does = None
+    learner = house.learner(look=0.2)
+    run = await learner.submit(TEAM, "one")
+    learner.start()
+    await house.script.begun.wait()
+    theirs = SessionLock(other.parts.database, "runs")
+    cut = sa.text("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted")
+    while not theirs.take():
+        with other.parts.database.begin() as connection:
+            connection.execute(cut)
+    while house.script.running:  # noqa: ASYNC110 - it has no event for its end
+        await asyncio.sleep(0.01)
+    assert kept(house, run).state == "running"
+    house.script.does = Ruling(decision="reject", reason="Worse.")
+    theirs.release()
+    await ended(learner, run)
+    await learner.close()
+    assert kept(house, run).state == "done"

@@ -18,6 +18,7 @@ from sqlalchemy.engine import Engine as Database
 from intern.engines.base import EngineRequest
 from intern.engines.fake import FakeEngine
 from intern.learning.examples.rows import Retrieves, no_passages
+from intern.learning.judging.evaluate import Generated
 from intern.learning.judging.parity import Parity
 from intern.learning.loop.contracts import BaseModel, Work
 from intern.learning.loop.judging import Judging, Verdict
@@ -67,8 +68,18 @@ class Parts:
     def retriever(self, team: str) -> Retrieves:
         return no_passages
 
-    def memory(self, team: str, skill: str) -> None:
+    def memory(self, team: str, skill: str) -> Forgetful:
+        return Forgetful()
+
+
+class Forgetful:
+    """Remembers no answer: every rival is asked."""
+
+    def get(self, key: str) -> None:
         return None
+
+    def put(self, key: str, generated: Generated) -> None:
+        pass
 
 
 @pytest.fixture

@@ -104,13 +104,15 @@ def ran(
     *,
     days: float = 0,
     state: Any = "done",
-    seconds: float = 60.0,
+    seconds: float | None = 60.0,
     dataset: str | None = "ds_1",
+    **more: Any,
 ) -> Run:
     began = now() - timedelta(days=days)
     run = Run(
-        id=new_id("run"), team=TEAM, skill=skill, state=state, train_seconds=seconds, created=began, dataset=dataset
-    )
+        id=new_id("run"), team=TEAM, skill=skill, state=state, train_seconds=seconds, created=began, dataset=dataset,
+        **more,
+    )  # fmt: skip
     with database.begin() as connection:
         store.save_run(connection, run)
     return run
@@ -192,6 +194,21 @@ async def test_the_weeks_hours_are_those_of_all_skills_together(house: House) ->
     collect(house.database, "eager", 2)
     ran(house.database, "calm", seconds=1800)
     ran(house.database, "calm", seconds=1800, days=6.9)
+    assert await house.look(hours=1.0) == []
+    assert await house.look(hours=1.01) == ["eager"]
+
+
+@pytest.mark.parametrize("state", ["cancelled", "failed", "running"])
+async def test_hours_of_trainings_that_came_to_no_end_count(house: House, state: Any) -> None:
+    collect(house.database, "eager", 2)
+    ran(house.database, "calm", state=state, seconds=None, spent_seconds=3600.0)
+    assert await house.look(hours=1.0) == []
+    assert await house.look(hours=1.01) == ["eager"]
+
+
+async def test_trainings_of_parts_count(house: House) -> None:
+    collect(house.database, "eager", 2)
+    ran(house.database, "calm", seconds=1800, spent_seconds=3600.0)
     assert await house.look(hours=1.0) == []
     assert await house.look(hours=1.01) == ["eager"]
 

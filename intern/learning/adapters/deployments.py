@@ -4,7 +4,7 @@ In: adapters on disk, deployments in the store. Out: for each request a `Lease` 
 holds its adapter in the engine until the request is done, so that a request finishes on the adapter that it started
 with. The row is changed only after the new adapter is verified, loaded and has answered: after a crash at any point
 the old or the new one serves. Adapters of another base model, or damaged ones, are never loaded: their skill serves
-the base model, and says so.
+the base model, and says so. What another process on the same database puts in service is taken over by `watch`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from intern.types import Adapter, Deployment, Lease, Message, Sampling, now
 
 log = logging.getLogger(__name__)
 
+SECONDS = 5.0  # between two looks at what other processes put in service
 SPARE = 8  # adapters beyond those in service that stay loaded: former ones for a rollback, versions asked for by name
 _PROBE_SECONDS = 60.0
+_TRIES = 12
 
 Key = tuple[str, str]
 
@@ -55,6 +57,7 @@ class Deployments:
         self._serving: dict[Key, Deployment] = {}
         self._loaded: dict[str, _Loaded] = {}
         self._problems: dict[Key, str] = {}
+        self._tries: dict[Key, int] = {}  # left, for what another process put in service and cannot be loaded here yet
         self._changing = asyncio.Lock()
 
     @property
@@ -82,6 +85,46 @@ class Deployments:
                 self._loaded[_engine_name(loaded.adapter)] = loaded
         if self._loaded:
             await self._set(self._loaded)
+
+    async def watch(self) -> None:
+        """Take over what other processes put in service, again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(SECONDS)
+            try:
+                await self.refresh()
+            except Exception:
+                log.exception("looking for what other processes put in service failed; trying again")
+
+    async def refresh(self) -> None:
+        """Take over what other processes put in service since. What cannot be loaded is told by `problems`, and tried
+        again for a minute: on a shared volume its files may come later than its row."""
+        for deployment in await asyncio.to_thread(self._stored):
+            key = (deployment.team, deployment.skill)
+            if deployment != self._serving.get(key) or self._tries.get(key):
+                await self._take_over(key, deployment)
+
+    async def _take_over(self, key: Key, deployment: Deployment) -> None:
+        team, skill = key
+        problem = None
+        name = f"{team}/{skill}@v{deployment.version}"
+        try:
+            if deployment.version is not None and name not in self._loaded:
+                await self._load_one(team, skill, deployment.version, name)
+        except InternError as error:
+            problem = error.message
+        async with self._changing:
+            if deployment != await asyncio.to_thread(self._one_stored, team, skill):
+                return  # it was changed meanwhile, perhaps by ourselves
+            tries = self._tries.pop(key, _TRIES) if deployment == self._serving.get(key) else _TRIES
+            self._serving[key] = deployment
+            if problem is None:
+                self._problems.pop(key, None)
+                log.info("skill %s: what another process put in service serves here, too", skill)
+                return
+            self._problems[key] = problem
+            self._tries[key] = tries - 1
+            if tries == _TRIES:
+                log.warning("skill %s serves the base model: %s", skill, problem)
 
     async def acquire(self, team: str, skill: str, version: str | None) -> Lease:
         """A lease on what `version` ('base', 'vN', or None for what is in service) means now; `release` it.
@@ -131,11 +174,12 @@ class Deployments:
             deployment = await asyncio.to_thread(self._flip, team, skill, version, by, reason)
             self._serving[(team, skill)] = deployment
             self._problems.pop((team, skill), None)
+            self._tries.pop((team, skill), None)
         return deployment
 
     async def rollback(self, team: str, skill: str, *, by: str, reason: str = "rolled back") -> Deployment:
         """Let what served before serve again. Raises NotFound when there was nothing before."""
-        current = self._serving.get((team, skill))
+        current = await asyncio.to_thread(self._one_stored, team, skill)
         if current is None:
             raise NotFound("deployment", skill, "The skill never had an adapter in service.")
         return await self.promote(team, skill, current.previous, by=by, reason=reason)
@@ -187,6 +231,10 @@ class Deployments:
     def _stored(self) -> list[Deployment]:
         with self._database.connect() as connection:
             return store.list_deployments(connection, None)
+
+    def _one_stored(self, team: str, skill: str) -> Deployment | None:
+        with self._database.connect() as connection:
+            return store.get_deployment(connection, team, skill)
 
     def _verified(self, team: str, skill: str, version: int) -> _Loaded:
         with self._database.connect() as connection:

@@ -2,14 +2,15 @@
 
 In: a skill, examples, a way to embed texts, an engine (for its tokenizer). Out: worked examples as turns of the
 conversation, the nearest one last. An evaluation's rivals and requests in service show the same ones. In service they
-come from the skill's newest dataset: frozen, free of personal data, and gone from it when somebody's data is deleted.
+come from the skill's newest dataset: frozen, and free of personal data. What the skill has no longer is not shown: what
+was deleted by hand or with somebody's data, or whose review was taken back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -22,54 +23,84 @@ from intern.learning.examples.rows import conversation_of, written
 from intern.models.embedder import Vectors
 from intern.skill import Skill
 from intern.store import learning as store
-from intern.types import Dataset, Example, Message
+from intern.types import Example, Message
 
 FIXED = 17
 NEAREST = 5
 TOKENS = 1500  # of all examples in a prompt together: reading them takes a small model on a CPU seconds
 MOST = 5_000  # examples that are looked through for a request in service
+LOOKED_UP = 50  # of which it is asked at a time whether they are still there
 
 Mode = Literal["none", "fixed", "nearest"]
 Turns = tuple[Message, ...]
 Embeds = Callable[[Sequence[str]], Vectors]
+There = Callable[[Sequence[Example]], Awaitable[set[str]]]
 
 
 class Shots:
-    """The examples of one skill that may be shown. Their texts are embedded at the first use, all at once."""
+    """The examples of one skill that may be shown. Their texts are embedded at the first use, all at once, and for all
+    who wait: whoever leaves meanwhile stops nothing."""
 
     def __init__(self, skill: Skill, examples: Sequence[Example], embed: Embeds) -> None:
         self._skill = skill
         self._examples = examples
         self._embed = embed
-        self._fixed: list[Turns] | None = None
+        self._embedding: asyncio.Task[Vectors] | None = None
         self._vectors: Vectors | None = None
-        self._once = asyncio.Lock()
+        self._varied: list[Example] | None = None
+        self._tokens: dict[str, int] = {}  # of examples that were measured
 
-    async def shown(self, mode: Mode, request: str | Vectors, engine: Engine) -> list[Turns]:
-        """Those to show with a request, given as its text or as its vector."""
+    async def shown(
+        self, mode: Mode, request: str | Vectors, engine: Engine, *, there: There | None = None
+    ) -> list[Turns]:
+        """Those to show with a request, given as its text or as its vector. `there` says which may still be shown."""
         if mode == "none" or not self._examples:
             return []
-        async with self._once:
-            if mode == "fixed":
-                if self._fixed is None:
-                    self._fixed = await self._fitting(varied(self._skill, self._examples)[:FIXED], engine)
-                return self._fixed
-            if self._vectors is None:
-                self._vectors = await asyncio.to_thread(self._embed, [e.text for e in self._examples])
+        if mode == "nearest":
+            nearest = await _first(await self._nearest(request), NEAREST, there)
+            return (await self._fitting(nearest, engine))[::-1]
+        if self._varied is None:
+            self._varied = varied(self._skill, self._examples)
+        return await self._fitting(await _first(self._varied, FIXED, there), engine)
+
+    async def _nearest(self, request: str | Vectors) -> list[Example]:
+        if (vectors := self._vectors) is None:
+            if self._embedding is None or self._embedding.done():
+                self._embedding = asyncio.create_task(self._embedded())
+            vectors = await asyncio.shield(self._embedding)
         vector = (await asyncio.to_thread(self._embed, [request]))[0] if isinstance(request, str) else request
-        nearest = np.argsort(-(self._vectors @ vector), kind="stable")[:NEAREST]
-        return (await self._fitting([self._examples[place] for place in nearest], engine))[::-1]
+        return [self._examples[place] for place in np.argsort(-(vectors @ vector), kind="stable")]
+
+    async def _embedded(self) -> Vectors:
+        self._vectors = await asyncio.to_thread(self._embed, [example.text for example in self._examples])
+        return self._vectors
 
     async def _fitting(self, examples: Sequence[Example], engine: Engine) -> list[Turns]:
         fitting: list[Turns] = []
         used = 0
         for example in examples:
             turns = as_turns(self._skill, example)
-            used += await prompts.measure(engine, turns, 0)
+            if example.id not in self._tokens:
+                self._tokens[example.id] = await prompts.measure(engine, turns, 0)
+            used += self._tokens[example.id]
             if used > TOKENS:
                 break
             fitting.append(turns)
         return fitting
+
+
+async def _first(order: Sequence[Example], most: int, there: There | None) -> list[Example]:
+    """The first `most` of those that may be shown."""
+    if there is None:
+        return list(order[:most])
+    found: list[Example] = []
+    for start in range(0, len(order), LOOKED_UP):
+        some = order[start : start + LOOKED_UP]
+        known = await there(some)
+        found += [example for example in some if example.id in known]
+        if len(found) >= most:
+            break
+    return found[:most]
 
 
 class ServedShots:
@@ -84,23 +115,39 @@ class ServedShots:
     async def shown(self, team: str, skill: Skill, request: str | Vectors) -> list[Turns]:
         """Worked examples for a request; none before the skill has a dataset. Raises StoreFailure."""
         mode = skill.spec.prompting.examples
-        dataset = await asyncio.to_thread(self._newest, team, skill.name)
-        if mode == "none" or dataset is None:
+        if mode == "none":
             return []
-        key = (dataset.id, dataset.erased, skill.digest)
+        dataset = await asyncio.to_thread(self._newest, team, skill.name)
+        if dataset is None:
+            self._known.pop((team, skill.name), None)
+            return []
+        key = (*dataset, skill.digest)
         known = self._known.get((team, skill.name))
         if known is None or known[0] != key:
-            examples = await asyncio.to_thread(self._examples, dataset)
-            known = self._known[team, skill.name] = (key, Shots(skill, examples, self._embed))
-        return await known[1].shown(mode, request, self._engine)
+            examples = await asyncio.to_thread(self._examples, team, dataset[0])
+            known = self._known.get((team, skill.name))  # another request may have been faster
+            if known is None or known[0] != key:
+                known = self._known[team, skill.name] = (key, Shots(skill, examples, self._embed))
+        in_folder = {example.id for example in skill.examples}
 
-    def _newest(self, team: str, skill: str) -> Dataset | None:
-        with self._database.connect() as connection:
-            return next(iter(store.list_datasets(connection, team, skill=skill, limit=1)), None)
+        async def there(examples: Sequence[Example]) -> set[str]:
+            collected = [example.id for example in examples if example.provenance != "folder"]
+            found = await asyncio.to_thread(self._still_there, team, skill.name, collected) if collected else set()
+            return found | {example.id for example in examples if example.provenance == "folder"} & in_folder
 
-    def _examples(self, dataset: Dataset) -> list[Example]:
+        return await known[1].shown(mode, request, self._engine, there=there)
+
+    def _newest(self, team: str, skill: str) -> tuple[str, int] | None:
         with self._database.connect() as connection:
-            return store.dataset_examples(connection, dataset.team, dataset.id, "train")[:MOST]
+            return store.newest_dataset(connection, team, skill)
+
+    def _examples(self, team: str, dataset: str) -> list[Example]:
+        with self._database.connect() as connection:
+            return store.dataset_examples(connection, team, dataset, "train")[:MOST]
+
+    def _still_there(self, team: str, skill: str, examples: Sequence[str]) -> set[str]:
+        with self._database.connect() as connection:
+            return store.still_there(connection, team, skill, examples)
 
 
 def as_turns(skill: Skill, example: Example) -> Turns:

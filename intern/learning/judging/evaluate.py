@@ -22,8 +22,9 @@ from intern.learning.examples.rows import Retrieves, conversation_of
 from intern.learning.examples.shots import Embeds, Mode, Shots
 from intern.learning.judging.metrics import mean_score, score_fields
 from intern.learning.judging.outcomes import CANDIDATE, SERVING, Outcome
+from intern.learning.settled import settled
 from intern.skill import Skill
-from intern.types import Example, Json, Model, Passage, Sampling
+from intern.types import Example, FinishReason, Json, Model, Passage, Sampling
 
 
 class Rival(Model):
@@ -49,9 +50,10 @@ def rivals(*, candidate: str | None, serving: str | None) -> list[Rival]:
 
 
 class Generated(Model):
-    """One answer as the engine gave it."""
+    """One answer as the engine gave it. `finish_reason` length: it was cut where its tokens ran out."""
 
     text: str
+    finish_reason: FinishReason | None = None
     tokens: int = 0
     prompt_tokens: int = 0
     seconds: float = 0.0
@@ -62,7 +64,36 @@ class Memory(Protocol):
 
     def get(self, key: str) -> Generated | None: ...
 
-    def put(self, key: str, generated: Generated) -> None: ...
+    def put(self, key: str, generated: Generated) -> None:
+        """May write to disk."""
+        ...
+
+
+class Remembered:
+    """Answers to requests, by the content of the base model and of the adapter that gave them. `adapters` are content
+    hashes by the engine's names; what an adapter without one answers is not kept."""
+
+    def __init__(self, memory: Memory, *, base: str, adapters: Mapping[str, str]) -> None:
+        self._memory = memory
+        self._base = base
+        self._adapters = adapters
+
+    async def answer(self, request: EngineRequest, ask: Callable[[], Awaitable[Generated]]) -> Generated:
+        """What was answered before, or else what `ask` gives."""
+        if request.adapter is not None and request.adapter not in self._adapters:
+            return await ask()
+        key = self._key(request)
+        found = self._memory.get(key)
+        if found is None:
+            found = await ask()
+            await settled(self._memory.put, key, found)
+        return found
+
+    def _key(self, request: EngineRequest) -> str:
+        adapter = None if request.adapter is None else self._adapters[request.adapter]
+        body = request.model_dump(mode="json", include={"messages", "sampling", "schema_"})
+        text = json.dumps([self._base, adapter, body], sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 class Evaluation:
@@ -78,14 +109,14 @@ class Evaluation:
         retrieve: Retrieves,
         embed: Embeds,
         passage_tokens: int,
-        memory: Memory | None = None,
+        remembered: Remembered | None = None,
     ) -> None:
         self.skill = skill
         self.engine = engine
         self.heldout = heldout
         self._retrieve = retrieve
         self._passage_tokens = passage_tokens
-        self._memory = memory
+        self._remembered = remembered
         self._passages: dict[str, Sequence[Passage]] = {}
         self._shots = Shots(skill, train, embed)
 
@@ -140,18 +171,9 @@ class Evaluation:
         return await self._generated(request), prompt.passages
 
     async def _generated(self, request: EngineRequest) -> Generated:
-        key = self._key(request)
-        if self._memory is not None and (known := self._memory.get(key)) is not None:
-            return known
-        found = await generate(self.engine, request)
-        if self._memory is not None:
-            self._memory.put(key, found)
-        return found
-
-    def _key(self, request: EngineRequest) -> str:
-        body = request.model_dump(mode="json", include={"messages", "sampling", "schema_", "adapter"})
-        text = json.dumps([self.engine.info.model, body], sort_keys=True)
-        return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+        if self._remembered is None:
+            return await generate(self.engine, request)
+        return await self._remembered.answer(request, lambda: generate(self.engine, request))
 
     async def _shown(self, example: Example) -> Sequence[Passage]:
         if not self.skill.spec.retrieval.enabled:
@@ -239,13 +261,19 @@ async def generate(engine: Engine, request: EngineRequest) -> Generated:
     started = time.perf_counter()
     pieces: list[str] = []
     tokens = prompt_tokens = 0
+    finish: FinishReason | None = None
     async with aclosing(engine.generate(request)) as stream:
         async for token in stream:
             pieces.append(token.text)
+            finish = token.finish_reason or finish
             if token.usage is not None:
                 tokens, prompt_tokens = token.usage.completion_tokens, token.usage.prompt_tokens
     return Generated(
-        text="".join(pieces), tokens=tokens, prompt_tokens=prompt_tokens, seconds=time.perf_counter() - started
+        text="".join(pieces),
+        finish_reason=finish,
+        tokens=tokens,
+        prompt_tokens=prompt_tokens,
+        seconds=time.perf_counter() - started,
     )
 
 

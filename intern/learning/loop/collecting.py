@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from intern.errors import InvalidInput
 from intern.learning.examples.dataset import Built, Readiness, build, readiness
 from intern.learning.examples.gather import gather
 from intern.learning.loop.contracts import Parts, Work
-from intern.learning.settled import settled
+from intern.learning.settled import stored
 from intern.learning.train.job import Event
 from intern.skill import Skill
 from intern.store import learning as store
@@ -62,16 +60,16 @@ class Collecting:
         """
         work = self._work
         if work.run.dataset:
-            return await asyncio.to_thread(self._taken_up, work.run.dataset)
+            return await stored(self._taken_up, work.run.dataset)
         await work.stage("gather", "collecting the examples")
-        built, ready = await asyncio.to_thread(gathered, work.parts, work.run.team, work.skill, work.run.variant)
+        built, ready = await stored(gathered, work.parts, work.run.team, work.skill, work.run.variant)
         for note in ready.notes:
             await self._work.tell(Event(kind="note", stage="gather", text=note))
         if not ready.ready and not force:
             raise NotReady(ready)
         if not built.train or not built.heldout:
             raise InvalidInput("There must be examples to train on and held-out ones to judge by.", param="skill")
-        dataset = await settled(self._freeze, built)
+        dataset = await stored(self._freeze, built)
         text = f"{dataset.train} examples to train on, {dataset.heldout} held out, {len(dataset.dropped)} left out"
         numbers = {"dataset": dataset.id, "dropped": dict(ready.dropped)}
         await self._work.tell(Event(kind="dataset", stage="gather", text=text, numbers=numbers))

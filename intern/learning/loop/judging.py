@@ -11,7 +11,7 @@ from intern.engines.base import Engine, EngineRequest
 from intern.errors import AdapterRefused, InvalidInput
 from intern.learning.adapters.adapter import verify
 from intern.learning.examples.dataset import key_of
-from intern.learning.judging.evaluate import Evaluation, Memory, generate, rivals, score_outside
+from intern.learning.judging.evaluate import Evaluation, Remembered, generate, rivals, score_outside
 from intern.learning.judging.gate import GateSettings, decide
 from intern.learning.judging.growth import Growth
 from intern.learning.judging.outcomes import Outcome, Ruling, Summary
@@ -21,7 +21,7 @@ from intern.learning.judging.statistics import confidence_for
 from intern.learning.judging.summary import summarise
 from intern.learning.loop.collecting import gathered
 from intern.learning.loop.contracts import BaseModel, EvaluationEngine, Work
-from intern.learning.settled import settled
+from intern.learning.settled import settled, stored
 from intern.learning.train import job as jobs
 from intern.learning.train import process as training
 from intern.learning.train.job import Agreement, Answer, Event, Prompt, Row
@@ -75,7 +75,7 @@ class Judging:
             probes = await self._probes(engine, adapter, serving, heldout, outcomes)
         finally:
             await engine.close()
-        looks = await asyncio.to_thread(self._looks, adapter, len(heldout))
+        looks = await stored(self._looks, adapter, len(heldout))
         known = {name: probed.identity for name, probed in (probes or {}).items() if probed.identity}
         ruling = decide(outcomes, settings=self._gate(), confidence=confidence_for(looks), identities=known)
         summaries = {name: summarise(rows) for name, rows in outcomes.items()}
@@ -97,7 +97,7 @@ class Judging:
         """
         base = self._work.base
         work = self._work
-        built, _ = await asyncio.to_thread(gathered, work.parts, work.run.team, work.skill, work.run.variant)
+        built, _ = await stored(gathered, work.parts, work.run.team, work.skill, work.run.variant)
         heldout = list(examples) or [row.example for row in built.heldout]
         if not heldout:
             raise InvalidInput("The skill has no held-out examples; give a file of them.", param="skill")
@@ -171,7 +171,11 @@ class Judging:
             found = await generate(engine, request)
             grammar = None if schema is None else schema.grammar
             return Answer(
-                id=row.id, messages=row.messages, text=found.text, grammar=grammar, finished=found.tokens < limit
+                id=row.id,
+                messages=row.messages,
+                text=found.text,
+                grammar=grammar,
+                finished=found.finish_reason != "length",
             )
 
         return list(await asyncio.gather(*(one(row) for row in rows)))
@@ -184,8 +188,8 @@ class Judging:
         train: Sequence[Example],
         heldout: Sequence[Example],
     ) -> dict[str, list[Outcome]]:
-        memory = self._work.parts.memory(self._work.run.team, self._work.skill.name)
-        evaluation = self.evaluation(engine, train, heldout, memory=memory)
+        remembered = await self._remembered(adapter, serving)
+        evaluation = self.evaluation(engine, train, heldout, remembered)
         outcomes: dict[str, list[Outcome]] = {}
         for rival in rivals(candidate=adapter.name if adapter else None, serving=serving.name if serving else None):
             total = len(evaluation.heldout)
@@ -214,21 +218,32 @@ class Judging:
         heldout: Sequence[Example],
         outcomes: Mapping[str, Sequence[Outcome]],
     ) -> dict[str, Probed] | None:
-        memory = self._work.parts.memory(self._work.run.team, self._work.skill.name)
+        remembered = await self._remembered(adapter, serving)
         answering = rivals(candidate=adapter.name if adapter else None, serving=serving.name if serving else None)
 
         def ask(examples: Sequence[Example]) -> Evaluation:
-            return self.evaluation(engine, (), examples, memory=memory)
+            return self.evaluation(engine, (), examples, remembered)
 
         async def tell(text: str, done: int, of: int) -> None:
             await self._work.tell(Event(kind="answers", stage="evaluate", text=text, step=done, steps=of))
 
         return await probe(self._work.skill, answering, outcomes, heldout, ask, tell) or None
 
+    async def _remembered(self, *adapters: Adapter | None) -> Remembered:
+        """What the rivals answered before, under the contents of base model and adapters: a name may stand for another
+        file tomorrow, or a version be given again by a database that was restored."""
+        memory = await asyncio.to_thread(self._work.parts.memory, self._work.run.team, self._work.skill.name)
+        digests = {adapter.name: adapter.digest for adapter in adapters if adapter is not None}
+        return Remembered(memory, base=self._work.base.sha256, adapters=digests)
+
     def evaluation(
-        self, engine: EvaluationEngine, train: Sequence[Example], heldout: Sequence[Example], *, memory: Memory | None
+        self,
+        engine: EvaluationEngine,
+        train: Sequence[Example],
+        heldout: Sequence[Example],
+        remembered: Remembered | None,
     ) -> Evaluation:
-        """Rivals answering `heldout`; `memory` None asks them again whatever they have answered before."""
+        """Rivals answering `heldout`; without `remembered` they are asked whatever they have answered before."""
         return Evaluation(
             self._work.skill,
             engine,
@@ -237,7 +252,7 @@ class Judging:
             retrieve=self._work.parts.retriever(self._work.run.team),
             embed=self._work.parts.embed,
             passage_tokens=self._work.parts.passage_tokens,
-            memory=memory,
+            remembered=remembered,
         )
 
     def _looks(self, adapter: Adapter, heldout: int) -> int:

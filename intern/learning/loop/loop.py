@@ -21,6 +21,7 @@ from intern.learning.loop.collecting import Collecting, Collection
 from intern.learning.loop.contracts import BaseModel, Parts, Tell, Work
 from intern.learning.loop.judging import Judging, Verdict, judged_by
 from intern.learning.loop.making import Making
+from intern.learning.settled import StoreAway, stored
 from intern.learning.synthesis import Synthesis, Synthesized
 from intern.learning.train import process as training
 from intern.learning.train.job import Event
@@ -69,6 +70,8 @@ class Loop:
             try:
                 grown = await self._grow(base, found, self._deciding(verdict.rivals[CANDIDATE]))
                 verdict = verdict.model_copy(update={"growth": grown})
+            except StoreAway:
+                raise
             except InternError as error:  # the verdict stands without it
                 text = f"what more examples would bring is not known: {error.message}"
                 await self._work.tell(Event(kind="warning", stage="growth", text=text))
@@ -100,8 +103,7 @@ class Loop:
         await engine.start()
         scores = {len(train): whole}
         try:
-            # Without memory: "part-75" is another adapter in every run.
-            evaluation = self._judging.evaluation(engine, train, judged_by(found.heldout), memory=None)
+            evaluation = self._judging.evaluation(engine, train, judged_by(found.heldout), None)
             for size in files:
                 outcomes = await evaluation.answer(Rival(name=CANDIDATE, adapter=f"part-{size}"))
                 scores[size] = self._deciding(summarise(outcomes))
@@ -137,9 +139,7 @@ class Loop:
         if not passages:
             raise InvalidInput(f"The skill '{name}' has no documents to write examples from.", param="skill")
         await self._work.stage("synthesize", f"reading {len(passages)} passages")
-        with self._work.parts.database.connect() as connection:
-            collected = store.collected(connection, team, name)
-        existing = [row.example for row in gather(self._work.skill, collected, augmented=True)]
+        existing = await stored(self._existing)
         teacher = self._work.parts.open_teacher()
         await teacher.start()
 
@@ -154,6 +154,7 @@ class Loop:
         finally:
             await teacher.close()
 
-    def clear(self) -> None:
-        """Remove what only training needed."""
-        self._making.clear()
+    def _existing(self) -> list[Example]:
+        with self._work.parts.database.connect() as connection:
+            collected = store.collected(connection, self._work.run.team, self._work.skill.name)
+        return [row.example for row in gather(self._work.skill, collected, augmented=True)]

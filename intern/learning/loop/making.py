@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -17,7 +16,7 @@ from intern.learning.adapters.shapes import read_shape
 from intern.learning.examples.gather import corrected
 from intern.learning.examples.rows import make_pairs, make_rows
 from intern.learning.loop.contracts import BaseModel, Work
-from intern.learning.settled import settled
+from intern.learning.settled import settled, stored
 from intern.learning.train import job as jobs
 from intern.learning.train import process as training
 from intern.learning.train.job import Event, Job
@@ -43,71 +42,78 @@ class Making:
         Raises InvalidInput when no example makes a row, TrainingFailed, AdapterRefused, StoreFailure.
         """
         if self._work.run.adapter is not None:
-            return await asyncio.to_thread(self._kept), self._work.run.train_seconds or 0.0
+            return await stored(self._kept), self._work.run.train_seconds or 0.0
         seconds, curves = await self._train(base, train, heldout)
         return await self._keep(base, dataset, curves), seconds
 
     async def _train(
         self, base: BaseModel, train: Sequence[Example], heldout: Sequence[Example]
     ) -> tuple[float, Curves]:
-        """Train in a process of its own; returns its seconds and its curves."""
+        """Train in a process of its own; returns its seconds, with those of processes that were killed on the way, in
+        earlier servers too, and its curves."""
         await self._work.stage("train", "rendering the examples as serving would")
         if not (self._work.folder / jobs.JOB).exists():
             await self._write_job(self._work.folder, base, train, heldout)
         seconds = 0.0
+        clock = training.Clock(self._work.run.spent_seconds)
         curves: dict[str, list[float]] = {}
         async with aclosing(training.train(self._work.folder)) as events:
             async for event in events:
+                clock.see(event)
                 if event.kind in ("step", "heldout") and event.loss is not None and event.step is not None:
                     curves.setdefault(f"{event.kind}_at", []).append(event.step)
                     curves.setdefault(f"{event.kind}_loss", []).append(round(event.loss, 5))
                 if event.kind == "done":
-                    seconds = float(event.numbers.get("train_seconds", 0.0))
+                    seconds = round(clock.before + float(event.numbers.get("train_seconds", 0.0)), 2)
+                    event = event.model_copy(update={"numbers": {**event.numbers, "train_seconds": seconds}})
                 await self._work.tell(event.model_copy(update={"stage": event.stage or "train"}))
         return seconds, {name: tuple(values) for name, values in curves.items()}
 
     async def _keep(self, base: BaseModel, dataset: Dataset, curves: Curves) -> Adapter:
         await self._work.stage("convert", "checking the adapter and converting it for llama.cpp")
-        adapter = await settled(self._store, base, dataset, curves)
+        await settled(_convert, Path(base.path), self._work.folder / jobs.ADAPTER)
+        adapter = await stored(self._store, base, dataset, curves)
         numbers = {"adapter": adapter.name, "digest": adapter.digest}
         await self._work.tell(Event(kind="adapter", stage="convert", text=f"{adapter.name} is stored", numbers=numbers))
         return adapter
 
     def _store(self, base: BaseModel, dataset: Dataset, curves: Curves) -> Adapter:
-        source = self._work.folder / jobs.ADAPTER
-        _convert(Path(base.path), source)
-        with self._work.parts.database.begin() as connection:
+        """The adapter's files and its row, in one transaction: no row without files, whatever happens in between.
+
+        What this run had stored before it was interrupted is taken up.
+        """
+        work = self._work
+        with work.parts.database.begin() as connection:
+            for known in store.list_adapters(connection, work.run.team, skill=work.skill.name):
+                if known.run == work.run.id and known.digest:
+                    return known
             adapter = store.add_adapter(
                 connection,
                 Adapter(
-                    team=self._work.run.team,
-                    skill=self._work.skill.name,
+                    team=work.run.team,
+                    skill=work.skill.name,
                     version=0,
                     digest="",
                     base=base.sha256,
                     dataset=dataset.id,
-                    run=self._work.run.id,
-                    recipe=self._work.recipe.name,
+                    run=work.run.id,
+                    recipe=work.recipe.name,
                     created=now(),
                 ),
             )
-        files = store_adapter(
-            self._work.parts.adapters_folder,
-            source,
-            Provenance(
+            provenance = Provenance(
                 team=adapter.team,
                 skill=adapter.skill,
                 name=adapter.name,
                 base=Base(name=base.name, sha256=base.sha256, dtype="float32, dequantised"),
                 dataset=dataset.digest,
-                run=self._work.run.id,
-                recipe=self._work.recipe.model_dump(mode="json"),
+                run=work.run.id,
+                recipe=work.recipe.model_dump(mode="json"),
                 created=adapter.created,
                 curves=curves,
-            ),
-        )
-        kept = adapter.model_copy(update={"digest": files.digest})
-        with self._work.parts.database.begin() as connection:
+            )
+            files = store_adapter(work.parts.adapters_folder, work.folder / jobs.ADAPTER, provenance)
+            kept = adapter.model_copy(update={"digest": files.digest})
             store.update_adapter(connection, kept)
         return kept
 
@@ -125,22 +131,12 @@ class Making:
             await self._write_job(folder, base, part, ())
         if not target.exists():
             async with aclosing(training.train(folder)) as events:
+                text = f"training on {len(part)}"
                 async for event in events:
-                    if event.kind == "step":
-                        text = f"training on {len(part)}"
-                        told = Event(kind="answers", stage="growth", text=text, step=event.step, steps=event.steps)
-                        await self._work.tell(told)
-            await asyncio.to_thread(_convert, Path(base.path), folder / jobs.ADAPTER)
+                    done = event.model_copy(update={"step": event.step or 0, "steps": event.steps or 0, "numbers": {}})
+                    await self._work.tell(done.model_copy(update={"kind": "answers", "stage": "growth", "text": text}))
+            await settled(_convert, Path(base.path), folder / jobs.ADAPTER)
         return target
-
-    def clear(self) -> None:
-        """Remove what only training needed: checkpoints, rows, the adapter that is stored by now."""
-        for name in (jobs.STAGES, jobs.ADAPTER):
-            shutil.rmtree(self._work.folder / name, ignore_errors=True)
-        for part in self._work.folder.glob("part-*"):
-            shutil.rmtree(part, ignore_errors=True)
-        for name in (jobs.ROWS, jobs.HELDOUT, jobs.TEXTS, jobs.PAIRS, jobs.PROMPTS, jobs.ANSWERS):
-            (self._work.folder / name).unlink(missing_ok=True)
 
     async def _write_job(
         self, folder: Path, base: BaseModel, train: Sequence[Example], heldout: Sequence[Example]
@@ -159,7 +155,7 @@ class Making:
             pairs = []
             texts: list[str] = []
             if self._work.recipe.name == "dpo":
-                wrong = await asyncio.to_thread(self._corrected, train)
+                wrong = await stored(self._corrected, train)
                 pairs = await make_pairs(self._work.skill, wrong, retrieve, engine, passage_tokens=budget)
             if self._work.recipe.name == "completion-then-sft":
                 texts = await asyncio.to_thread(self._work.parts.texts, self._work.run.team, self._work.skill.name)

@@ -71,9 +71,14 @@ def load_tokenizer(base: Path) -> Any:
     return tokenizer
 
 
-def load_model(base: Path, *, bits: int | None, device: torch.device) -> Any:
-    """The model in float32 on CPU and MPS, bfloat16 on CUDA, or with its linear layers in `bits` bits."""
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+def weights_in(device: torch.device, precision: Precision) -> torch.dtype:
+    """The type of the base model's weights: bfloat16 on CUDA unless float32 is asked for, float32 elsewhere."""
+    return torch.bfloat16 if device.type == "cuda" and precision != "float32" else torch.float32
+
+
+def load_model(base: Path, *, bits: int | None, device: torch.device, precision: Precision = "auto") -> Any:
+    """The model with weights as `weights_in` says, or with its linear layers in `bits` bits."""
+    dtype = weights_in(device, precision)
     options: dict[str, Any] = {"dtype": dtype}
     if bits == 4:
         options["quantization_config"] = BitsAndBytesConfig(

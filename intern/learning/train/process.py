@@ -37,6 +37,34 @@ ENVIRONMENT = {
 }
 
 
+class Clock:
+    """Seconds that training processes take, one after the other, by the `seconds` of their events."""
+
+    def __init__(self, before: float = 0.0) -> None:
+        self.before = before  # of the processes that have ended
+        self._last = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.before + self._last
+
+    def see(self, event: Event) -> None:
+        if event.seconds is not None:
+            if event.seconds < self._last:  # another process began
+                self.before += self._last
+            self._last = event.seconds
+
+
+def inherited(given: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a training process whose parent has `given`.
+
+    It sees one GPU, the first of those that `given` names: on several, the Trainer would wrap the model in
+    DataParallel, which splits a batch whose rows share their prefix.
+    """
+    visible = given.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+    return {**given, **ENVIRONMENT, "CUDA_VISIBLE_DEVICES": visible}
+
+
 def check_installed(also: Sequence[str] = ()) -> None:
     """Raises TrainingUnavailable, which says what to install, when a training library is missing."""
     missing = [name for name in (*NEEDED, *also) if importlib.util.find_spec(name) is None]
@@ -120,7 +148,7 @@ async def _process(
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
-            env={**os.environ, **ENVIRONMENT, **environment},
+            env={**inherited(os.environ), **environment},
             limit=16_000_000,
             preexec_fn=_step_back,
             start_new_session=True,  # Ctrl-C on a terminal is for us; we end the process ourselves

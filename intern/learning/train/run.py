@@ -51,7 +51,7 @@ def run(folder: Path, job: Job, tell: stages.Tell) -> None:
     jobs.write_lines(folder / jobs.PROMPTS, prompts)
 
     set_seed(recipe.seed)
-    model = adapted(load_model(base, bits=recipe.bits, device=device), job)
+    model = adapted(load_model(base, bits=recipe.bits, device=device, precision=recipe.precision), job)
     began = time.monotonic()
     options: dict[str, Any] = {
         "tell": tell,

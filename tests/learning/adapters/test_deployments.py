@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from learning.adapters.killed_promotion import STEPS
@@ -23,7 +24,7 @@ from intern.learning.adapters.lora import read_lora
 from intern.learning.adapters.manifest import Base, Provenance
 from intern.store import learning as store
 from intern.store.engine import open_database
-from intern.types import Adapter, Lease, now
+from intern.types import Adapter, Deployment, Lease, now
 
 pytestmark = pytest.mark.anyio
 
@@ -219,6 +220,107 @@ async def test_a_damaged_adapter_or_one_of_another_base_leaves_the_base_model_se
         assert lease.name is None
         assert words in str(lease.note)
         assert words in again.problems[TEAM, "sorting"]
+
+
+# --- several processes -----------------------------------------------------------------------------------------
+
+
+class Elsewhere(House):
+    """Another process on the same database and the same adapters, with an engine of its own."""
+
+    def __init__(self, house: House) -> None:
+        super().__init__(house.database, house.root)
+
+
+async def test_what_another_process_promotes_serves_here_soon_and_what_it_rolls_back(house: House) -> None:
+    here, there = house.deployments(), Elsewhere(house).deployments()
+    first, second = house.adapter(), house.adapter()
+    await there.promote(TEAM, "sorting", first.version, by="test", reason="")
+    await here.refresh()
+    lease = await here.acquire(TEAM, "sorting", None)
+    assert (lease.name, await house.said(lease)) == ("sorting@v1", "from default/sorting@v1")
+    await there.promote(TEAM, "sorting", second.version, by="test", reason="")
+    await here.refresh()
+    assert (await here.acquire(TEAM, "sorting", None)).name == "sorting@v2"
+    assert await house.said(lease) == "from default/sorting@v1"  # a request ends on what it began with
+    await there.promote(TEAM, "sorting", None, by="test", reason="")
+    await here.refresh()
+    assert await here.acquire(TEAM, "sorting", None) == Lease()
+    changes = list(house.engine.changes)
+    await here.refresh()
+    assert house.engine.changes == changes  # nothing is new
+
+
+async def test_what_this_process_promoted_stays_as_it_is(house: House) -> None:
+    deployments = house.deployments()
+    mine = await deployments.promote(TEAM, "sorting", house.adapter().version, by="test", reason="")
+    await deployments.refresh()
+    assert deployments.serving(TEAM, "sorting") is mine
+
+
+async def test_a_promotion_meanwhile_is_not_undone_by_what_was_read_before_it(house: House) -> None:
+    here, there = house.deployments(), Elsewhere(house).deployments()
+    for _ in range(2):
+        house.adapter()
+    await there.promote(TEAM, "sorting", 1, by="test", reason="")
+    read = here._stored
+
+    def slow() -> list[Deployment]:
+        found = read()
+        asyncio.run_coroutine_threadsafe(here.promote(TEAM, "sorting", 2, by="test", reason=""), loop).result(20)
+        return found
+
+    loop = asyncio.get_running_loop()
+    here._stored = slow  # type: ignore[method-assign]
+    await here.refresh()
+    assert (await here.acquire(TEAM, "sorting", None)).name == "sorting@v2"
+    assert house.stored() == (2, 1)
+
+
+async def test_files_that_come_later_than_the_row_are_waited_for(house: House) -> None:
+    here, there = house.deployments(), Elsewhere(house).deployments()
+    adapter = house.adapter()
+    await there.promote(TEAM, "sorting", adapter.version, by="test", reason="")
+    folder = house.root / "adapters" / adapter.digest
+    hidden = folder.rename(house.root / "on its way")
+    await here.refresh()
+    lease = await here.acquire(TEAM, "sorting", None)
+    assert lease.name is None
+    assert lease.note is not None
+    assert (TEAM, "sorting") in here.problems
+    hidden.rename(folder)
+    await here.refresh()
+    assert (await here.acquire(TEAM, "sorting", None)).name == "sorting@v1"
+    assert here.problems == {}
+
+
+async def test_files_that_never_come_are_not_looked_for_for_ever(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = house.deployments(), Elsewhere(house).deployments()
+    adapter = house.adapter()
+    await there.promote(TEAM, "sorting", adapter.version, by="test", reason="")
+    (house.root / "adapters" / adapter.digest).rename(house.root / "gone")
+    looked: list[str] = []
+    verified = here._verified
+
+    def verify(team: str, skill: str, version: int) -> Any:
+        looked.append(skill)
+        return verified(team, skill, version)
+
+    monkeypatch.setattr(here, "_verified", verify)
+    for _ in range(30):
+        await here.refresh()
+    assert len(looked) == 12
+
+
+async def test_rolling_back_follows_what_another_process_promoted(house: House) -> None:
+    here, there = house.deployments(), Elsewhere(house).deployments()
+    for _ in range(3):
+        house.adapter()
+    await here.promote(TEAM, "sorting", 1, by="test", reason="")
+    await there.promote(TEAM, "sorting", 2, by="test", reason="")
+    await there.promote(TEAM, "sorting", 3, by="test", reason="")
+    await here.rollback(TEAM, "sorting", by="test")
+    assert house.stored() == (2, 3)
 
 
 async def test_many_requests_while_adapters_change_never_miss_theirs(house: House) -> None:

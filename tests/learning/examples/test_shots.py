@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.engine import Engine as Database
 
 from intern.engines.fake import FakeEngine
@@ -15,8 +17,9 @@ from intern.learning.examples.shots import FIXED, NEAREST, TOKENS, Mode, ServedS
 from intern.models.embedder import Vectors
 from intern.skill import Skill, write_skill
 from intern.store import learning as store
+from intern.store import records
 from intern.store.engine import open_database
-from intern.types import Dataset, Example, Message, now
+from intern.types import Dataset, Dropped, Example, Message, now
 
 TOPICS = ["order", "refund", "other"]
 SCHEMA = {
@@ -87,6 +90,51 @@ def test_a_vector_does_as_well_as_the_text(skill: Skill) -> None:
     assert [turn[0].content for turn in by_vector] == shown(skill, examples, "nearest")
 
 
+def test_who_leaves_while_the_examples_are_embedded_stops_nothing(skill: Skill) -> None:
+    calls: list[int] = []
+    going, go_on = threading.Event(), threading.Event()
+
+    def slow(texts: Sequence[str]) -> Vectors:
+        calls.append(len(texts))
+        if len(texts) > 1:
+            going.set()
+            go_on.wait()
+        return embed(texts)
+
+    async def ask() -> None:
+        shots = Shots(skill, [example(n) for n in range(60)], slow)
+        leaving = [asyncio.create_task(shots.shown("nearest", "about refund", FakeEngine())) for _ in range(3)]
+        await asyncio.to_thread(going.wait)
+        for task in leaving:
+            task.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
+        staying = asyncio.create_task(shots.shown("nearest", "about refund", FakeEngine()))
+        await asyncio.sleep(0)
+        go_on.set()
+        assert len(await staying) == NEAREST
+
+    asyncio.run(ask())
+    assert calls == [60, 1]
+
+
+def test_examples_that_could_not_be_embedded_are_tried_again(skill: Skill) -> None:
+    fails = [True]
+
+    def failing(texts: Sequence[str]) -> Vectors:
+        if fails:
+            fails.pop()
+            raise OSError("no memory")
+        return embed(texts)
+
+    async def ask() -> None:
+        shots = Shots(skill, [example(n) for n in range(60)], failing)
+        with pytest.raises(OSError, match="no memory"):
+            await shots.shown("nearest", "about refund", FakeEngine())
+        assert len(await shots.shown("nearest", "about refund", FakeEngine())) == NEAREST
+
+    asyncio.run(ask())
+
+
 def test_long_examples_are_no_more_than_the_budget(skill: Skill) -> None:
     long = [example(n).model_copy(update={"input": f"refund {n} " + "word " * (TOKENS // 3)}) for n in range(9)]
     assert 0 < len(shown(skill, long, "fixed")) < 3
@@ -102,12 +150,23 @@ def database(database_url: str) -> Iterator[Database]:
     engine.dispose()
 
 
-def freeze(database: Database, name: str, numbers: Sequence[int], team: str = "default") -> None:
-    dataset = Dataset(id=name, team=team, skill="sorting", digest=name, created=now(), train=len(numbers), heldout=1)
-    items = [store.Item(example=example(n), key=f"k{n}", split="train", person=f"p{n}") for n in numbers]
-    items.append(store.Item(example=example(1_000), key="held", split="heldout"))
+def freeze(
+    database: Database, name: str, numbers: Sequence[int], team: str = "default", dropped: Sequence[Dropped] = ()
+) -> None:
+    """A dataset of examples that people brought, which are there still."""
+    dataset = Dataset(
+        id=name, team=team, skill="sorting", digest=name, created=now(), train=len(numbers), heldout=1,
+        dropped=tuple(dropped),
+    )  # fmt: skip
+    brought = {n: example(n).model_copy(update={"provenance": "api"}) for n in (*numbers, 1_000)}
+    items = [store.Item(example=brought[n], key=f"k{n}", split="train", person=f"p{n}") for n in numbers]
+    items.append(store.Item(example=brought[1_000], key="held", split="heldout"))
     with database.begin() as connection:
         store.add_dataset(connection, dataset, items)
+        there = store.still_there(connection, team, "sorting", [one.id for one in brought.values()])
+        for number, one in brought.items():
+            if one.id not in there:
+                records.add_examples(connection, team, "sorting", [one], person=f"p{number}")
 
 
 def served(shots: ServedShots, skill: Skill, request: str = "about order", team: str = "default") -> list[str]:
@@ -130,6 +189,50 @@ def test_what_was_erased_is_shown_no_more(database: Database, skill: Skill) -> N
     with database.begin() as connection:
         store.erase(connection, "default", person="p3")
     assert served(shots, skill) == ["about order 0"]
+
+
+def test_what_was_deleted_by_hand_is_shown_no_more(database: Database, skill: Skill) -> None:
+    shots = ServedShots(database, embed, FakeEngine())
+    freeze(database, "ds_1", range(0, 600, 3))  # orders
+    before = served(shots, skill)
+    assert len(before) == NEAREST
+    with database.begin() as connection:
+        for number in range(0, 300, 3):
+            records.delete_example(connection, "default", "sorting", f"e{number}")
+    after = served(shots, skill)
+    assert len(after) == NEAREST
+    assert all(int(text.split()[-1]) >= 300 for text in after)
+    with database.begin() as connection:
+        records.forget_skill(connection, "default", "sorting")
+    assert served(shots, skill) == []
+
+
+def test_what_left_the_skill_s_folder_is_shown_no_more(database: Database, tmp_path: Path) -> None:
+    rows = [{"id": f"e{n}", "input": example(n).text, "output": example(n).output} for n in range(2)]
+    spec = {"title": "T", "description": "D", "instructions": "I", "prompting": {"examples": "fixed"}}
+    both, one = (
+        write_skill(tmp_path / name, "sorting", spec, schema=SCHEMA, examples=kept)
+        for name, kept in (("a", rows), ("b", rows[:1]))
+    )
+    dataset = Dataset(id="ds_1", team="default", skill="sorting", digest="d", created=now(), train=2, heldout=0)
+    with database.begin() as connection:
+        items = [store.Item(example=example(n), key=f"k{n}", split="train") for n in range(2)]
+        store.add_dataset(connection, dataset, items)
+    shots = ServedShots(database, embed, FakeEngine())
+    assert sorted(served(shots, both)) == ["about order 0", "about refund 1"]
+    assert served(shots, one) == ["about order 0"]
+
+
+def test_a_request_reads_no_row_of_a_dataset_as_a_whole(database: Database, skill: Skill) -> None:
+    shots = ServedShots(database, embed, FakeEngine())
+    dropped = [Dropped(example=f"d{n}", reason="duplicate", detail="the same as e0") for n in range(10)]
+    freeze(database, "ds_1", [0, 3], dropped=dropped)
+    served(shots, skill)
+    asked: list[str] = []
+    sa.event.listen(database, "before_cursor_execute", lambda *parts: asked.append(parts[2]))
+    assert len(served(shots, skill)) == 2
+    assert asked
+    assert not [statement for statement in asked if "body" in statement]
 
 
 def test_another_team_s_examples_are_never_shown(database: Database, skill: Skill) -> None:

@@ -16,14 +16,16 @@ from intern.learning.examples.shots import FIXED
 from intern.learning.judging.evaluate import (
     Evaluation,
     Generated,
+    Remembered,
     Rival,
+    generate,
     rivals,
     score,
     score_outside,
 )
 from intern.models.embedder import Vectors
 from intern.skill import Skill, write_skill
-from intern.types import Example, Message, Passage
+from intern.types import Example, Message, Passage, Sampling
 
 TOPICS = ["order", "refund", "other"]
 
@@ -66,7 +68,7 @@ class Kept:
         self.known[key] = generated
 
 
-def evaluation(skill: Skill, engine: FakeEngine, memory: Kept | None = None) -> Evaluation:
+def evaluation(skill: Skill, engine: FakeEngine, remembered: Remembered | None = None) -> Evaluation:
     return Evaluation(
         skill,
         engine,
@@ -75,7 +77,7 @@ def evaluation(skill: Skill, engine: FakeEngine, memory: Kept | None = None) -> 
         retrieve=nothing,
         embed=embed,
         passage_tokens=100,
-        memory=memory,
+        remembered=remembered,
     )
 
 
@@ -142,14 +144,37 @@ def test_examples_that_do_not_fit_are_left_out_rather_than_the_request(skill: Sk
 
 def test_an_answer_that_is_remembered_is_not_asked_for_again(skill: Skill) -> None:
     engine, memory = FakeEngine([right_with_adapter]), Kept()
-    asyncio.run(engine.set_adapters({"a": "file"}))
-    first = asyncio.run(evaluation(skill, engine, memory).answer(Rival(name="base")))
-    asked = len(engine.requests)
-    second = asyncio.run(evaluation(skill, engine, memory).answer(Rival(name="base")))
-    assert len(engine.requests) == asked == 6
+    asyncio.run(engine.set_adapters({"a": "file", "b": "file"}))
+
+    def answers(adapter: str | None = None, *, base: str = "base", **adapters: str) -> int:
+        """How many are asked for."""
+        before = len(engine.requests)
+        remembered = Remembered(memory, base=base, adapters=adapters)
+        asyncio.run(evaluation(skill, engine, remembered).answer(Rival(name="r", adapter=adapter)))
+        return len(engine.requests) - before
+
+    assert answers() == 6
+    assert answers() == 0
+    assert answers(base="another file of the same name") == 6
+    assert answers("a", a="digest") == 6
+    assert answers("a", a="digest") == 0
+    assert answers("b", b="digest") == 0  # the same weights by another name
+    assert answers("a", a="the version was given again") == 6
+    assert answers("a", b="digest") == 6  # whose weights nobody knows
+    assert answers("a", b="digest") == 6
+
+
+def test_what_is_remembered_scores_the_same(skill: Skill) -> None:
+    engine, memory = FakeEngine([right_with_adapter]), Kept()
+    remembered = Remembered(memory, base="base", adapters={})
+    first, second = (asyncio.run(evaluation(skill, engine, remembered).answer(Rival(name="base"))) for _ in range(2))
     assert first == second
-    asyncio.run(evaluation(skill, engine, memory).answer(Rival(name="candidate", adapter="a")))
-    assert len(engine.requests) == 12
+
+
+@pytest.mark.parametrize(("most", "reason"), [(2, "length"), (3, "stop"), (4, "stop")])
+def test_an_answer_says_whether_it_was_cut(most: int, reason: str) -> None:
+    request = EngineRequest(messages=(Message(role="user", content="x"),), sampling=Sampling(max_tokens=most))
+    assert asyncio.run(generate(FakeEngine(["one two three"]), request)).finish_reason == reason
 
 
 def test_the_rivals_are_those_of_the_contract() -> None:

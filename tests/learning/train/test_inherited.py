@@ -1,0 +1,49 @@
+"""What a training process inherits, in what its base model is loaded, and how long processes took."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from intern.learning.train.base import weights_in
+from intern.learning.train.job import Event
+from intern.learning.train.process import ENVIRONMENT, Clock, inherited
+
+
+@pytest.mark.parametrize(
+    ("given", "visible"),
+    [
+        ({}, "0"),
+        ({"CUDA_VISIBLE_DEVICES": "3"}, "3"),
+        ({"CUDA_VISIBLE_DEVICES": "2,3"}, "2"),
+        ({"CUDA_VISIBLE_DEVICES": ""}, ""),  # none at all
+        ({"CUDA_VISIBLE_DEVICES": "GPU-8932f937,GPU-1a2b"}, "GPU-8932f937"),
+    ],
+)
+def test_a_training_sees_one_gpu(given: dict[str, str], visible: str) -> None:
+    found = inherited({"HOME": "/root", **given})
+    assert found == {"HOME": "/root", **ENVIRONMENT, "CUDA_VISIBLE_DEVICES": visible}
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "dtype"),
+    [
+        ("cuda", "auto", torch.bfloat16),
+        ("cuda", "bfloat16", torch.bfloat16),
+        ("cuda", "float32", torch.float32),
+        ("cpu", "auto", torch.float32),
+        ("cpu", "bfloat16", torch.float32),
+        ("mps", "auto", torch.float32),
+    ],
+)
+def test_weights_are_in_float32_where_that_is_asked_for(device: str, precision: Any, dtype: torch.dtype) -> None:
+    assert weights_in(torch.device(device), precision) == dtype
+
+
+def test_the_seconds_of_processes_add_up() -> None:
+    clock = Clock(100.0)
+    for seconds in (0.1, 30.0, None, 0.1, 12.0):
+        clock.see(Event(kind="step", seconds=seconds))
+    assert (clock.before, clock.total) == (130.0, 142.0)
