@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 
 from intern.errors import Conflict, InternError, InvalidInput, TrainingFailed
+from intern.learning.adapters.adapter import verify, write_card
 from intern.learning.adapters.deployments import Deployments
 from intern.learning.journal import ENDED, Journal
 from intern.learning.loop.contracts import Parts
@@ -30,7 +31,7 @@ from intern.library import SkillLibrary
 from intern.store import learning as store
 from intern.store import records
 from intern.store.lock import SessionLock
-from intern.types import Adapter, Example, Json, Run, RunKind, Variant, new_id, now
+from intern.types import Adapter, Dataset, Example, Json, Run, RunKind, Variant, new_id, now
 
 log = logging.getLogger(__name__)
 
@@ -353,6 +354,7 @@ class Learner:
         }
         run = newest().model_copy(update=ended)
         await self._keep(run, verdict, adapter)
+        await settled(self._describe, adapter, finished.dataset, verdict)
         await self._journal.tell(run, Event(kind="verdict", stage="evaluate", text=ruling.reason, numbers=verdict))
         promotes = ruling.decision == "promote" and run.recipe.get("promote", True) and not finished.approve
         if promotes and await stored(self._serving, run) != judged:
@@ -392,6 +394,19 @@ class Learner:
             if deployment is None or deployment.version is None or (run.team, run.skill) in self._deployments.problems:
                 return None
             return store.get_adapter(connection, run.team, run.skill, deployment.version)
+
+    def _describe(self, adapter: Adapter, dataset: Dataset, verdict: Mapping[str, Json]) -> None:
+        """Write the adapter's model card beside it; no run fails for want of one."""
+        from intern.learning.export import card
+        from intern.learning.export.describe import describe
+
+        folder = self._parts.adapters_folder / adapter.digest
+        try:
+            files = verify(folder, base=adapter.base)
+            skill = self._library.get(adapter.team, adapter.skill)
+            write_card(folder, card.render(describe(files, skill, self._parts.base, dataset, verdict)))
+        except InternError as error:
+            log.warning("the adapter %s has no model card: %s", adapter.name, error.message)
 
     def _went_live(self, run: Run) -> bool:
         """Whether the run had promoted its adapter before the process ended. Its decision and verdict were kept then;

@@ -18,7 +18,7 @@ from intern.types import Dataset, Json
 def describe(
     files: AdapterFiles,
     skill: Skill,
-    base: BaseModel,
+    base: BaseModel | None,
     dataset: Dataset | None,
     verdict: Mapping[str, Json],
     *,
@@ -28,11 +28,11 @@ def describe(
 ) -> Subject:
     """The subject of a card: of the adapter itself, or, with `agreement`, of an export of it.
 
-    `verdict` is empty where it was not evaluated. Blocking.
+    `verdict` is empty where it was not evaluated. Of a `base` that is not here only the name is told. Blocking.
     """
     ruling = verdict.get("ruling") or {}
-    about = _metadata(Path(base.path))
-    repository, base_file = _on_hub(base.reference)
+    about = _metadata(Path(base.path)) if base else {}
+    repository, base_file = _on_hub(base.reference) if base else (None, None)
     return Subject(
         skill=skill,
         manifest=files.manifest,
@@ -44,7 +44,7 @@ def describe(
         dataset=dataset,
         file=file,
         base_repo=repository,
-        base_file=base_file or Path(base.path).name,
+        base_file=base_file or (Path(base.path).name if base else None),
         base_title=_text(about, "general.name"),
         licence=_text(about, "general.license"),
         max_lora_rank=files.lora.max_lora_rank,

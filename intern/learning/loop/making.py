@@ -183,4 +183,4 @@ class Making:
 def _convert(base: Path, adapter: Path) -> None:
     """Write the adapter in `adapter` for llama.cpp beside it; whole or not at all."""
     shape = read_shape(base)
-    convert(read_lora(adapter, shape), shape, adapter / GGUF)
+    convert(read_lora(adapter, shape), shape, adapter / GGUF, dtype="f16")

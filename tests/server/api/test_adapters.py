@@ -39,6 +39,18 @@ def test_one_adapter_comes_with_its_manifest_and_its_verdict(server: Any, learni
     assert found["problem"] is None
 
 
+def test_a_trained_adapter_has_its_model_card_beside_it(server: Any, learning: Script) -> None:
+    run = server.http().post("/api/runs", json={"skill": "mood", "promote": False}).json()
+    _ = server.http("user").get(f"/api/runs/{run['id']}/events").text
+    name = server.http("user").get(f"/api/runs/{run['id']}").json()["adapter"]
+    digest = server.http("user").get(f"/api/adapters/{name}").json()["digest"]
+    card = (server.workspace.settings.home / "adapters" / digest / "README.md").read_text()
+    assert f"({name})" in card
+    assert "| **this adapter** | 0.840 [" in card
+    assert learning.reason in card
+    assert server.http("user").post(f"/api/adapters/{name}/verify").status_code == 200
+
+
 def test_an_adapter_whose_files_are_gone_is_still_shown(server: Any, learning: Script) -> None:
     adapter = learning.adapter("default", "mood")
     folder(server, adapter).rename(folder(server, adapter).with_name("gone"))
