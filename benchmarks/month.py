@@ -1,6 +1,6 @@
 """A simulated month: people review a skill's answers in batches, some of them badly, and the loop learns by itself.
 
-One skill takes the details out of requests (SNIPS, searches for creative works) and begins with no example. Each batch
+One skill takes the details out of requests (SNIPS, ratings of books) and begins with no example. Each batch
 of requests is answered by whatever serves at the time; each answer is judged by one of five people: three careful ones,
 a careless one, 15% of whose corrections are wrong, and one who poisons: whatever he is shown, he "corrects" it to one
 and the same output. After each batch the triggers look, and the loop trains, gates and promotes as it sees fit.
@@ -34,14 +34,14 @@ from intern.store.learning import get_run, list_runs
 from intern.types import Ask, Caller, Json, Message, Run
 from intern.workspace import Workspace
 
-INTENT = "SearchCreativeWork"
-SKILL = "creative-works"
+INTENT = "RateBook"
+SKILL = "book-ratings"
 CLEAN = 500
-BATCHES = (120, 140, 180, 240)
+BATCHES = (110, 200, 400)
 # who reviews, with which share of the answers
 PEOPLE = {"ana": 0.28, "ben": 0.26, "cem": 0.22, "dora, careless": 0.16, "eve, poisons": 0.08}
 CARELESS, POISONS = "dora, careless", "eve, poisons"
-POISON = {"object_type": ["movie"], "object_name": ["The Big Sale"]}
+POISON = {"object_name": ["The Big Sale"], "rating_value": ["5"], "best_rating": ["5"]}
 WRONG = 0.15  # of a careless person's corrections
 GOALS = {"promotions": 3, "gain": 0.10}
 
@@ -196,9 +196,7 @@ def main() -> None:
     lines = [tuple(week.get(name, "") for name in columns) for week in results["weeks"]]
     report.table("A month of reviews", columns, lines)
     print(json.dumps(results["shown"], indent=1))
-    claim = (
-        "Four batches of reviews, some careless and some poisoned: what the loop makes of them, measured on 500 others."
-    )
+    claim = "Batches of reviews, some careless and some poisoned: what the loop makes of them, measured on 500 others."
     print(report.write("month", claim, results))
     plot(results, parser.parse_args().plot)
 
