@@ -258,6 +258,7 @@ def default_base(model_path: Path) -> Any:
     ).eval()
 
 
+@pytest.mark.trains
 def test_on_the_default_base_a_lora_adds_no_more_noise_than_there_is(
     default_base: Any, model_path: Path, tmp_path: Path
 ) -> None:

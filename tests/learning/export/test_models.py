@@ -413,6 +413,7 @@ def distance(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> fl
     return float(np.mean([abs(a - b) for a, b in pairs]))
 
 
+@pytest.mark.trains
 def test_on_the_default_base_a_merged_file_is_as_near_as_noise_allows(default: Made) -> None:
     """llama.cpp rounds activations to 8 bits before it multiplies them with weights in 4 bits, and not with others."""
     adapters = {"adapter": str(default.lora.folder / GGUF)}
