@@ -100,7 +100,8 @@ class LlamaCppEngine:
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[Token, None]:
         started = time.monotonic()
-        body = self._body(request)
+        # Compiling the parameters of many tools takes seconds, too long for the event loop.
+        body = await asyncio.to_thread(self._body, request) if request.tools else self._body(request)
         loop = asyncio.get_running_loop()
         chunks: asyncio.Queue[Any] = asyncio.Queue()
         left = threading.Event()
@@ -293,6 +294,10 @@ class LlamaCppEngine:
                 raise InvalidInput("The base model's chat template knows no tools; leave `tools` out.", param="tools")
             if constraint is not None:
                 raise InvalidInput("This engine cannot do tools and a JSON schema in one request.", param="tools")
+            for tool in request.tools:  # llama.cpp makes a grammar of them, with no bounds of its own
+                function = tool.get("function")
+                if isinstance(function, dict) and function.get("parameters") is not None:
+                    check_schema(function["parameters"], param="tools")
             body["tools"] = list(request.tools)
             if request.tool_choice is not None:
                 body["tool_choice"] = request.tool_choice

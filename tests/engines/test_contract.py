@@ -270,6 +270,20 @@ def test_tools_are_refused_when_the_models_template_knows_none(on_llamacpp: Call
     on_llamacpp(scenario)
 
 
+def test_what_a_tool_takes_is_bounded_as_schemas_are(
+    on_llamacpp: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(engine: Engine) -> None:
+        monkeypatch.setattr(engine, "_info", engine.info.model_copy(update={"tools": True}))
+        wild = {"type": "object", "properties": {"a": {"type": "string", "pattern": "(a|b)*" * 200}}}
+        tool = {"type": "function", "function": {"name": "f", "parameters": wild}}
+        with pytest.raises(SchemaRefused, match="pattern") as caught:
+            await collect(engine, say("hi", tools=(tool,)))
+        assert caught.value.param == "tools"
+
+    on_llamacpp(scenario)
+
+
 def test_tokens_are_counted_exactly(on_llamacpp: Callable[[Scenario], None]) -> None:
     async def scenario(engine: Engine) -> None:
         assert await engine.count_tokens("hello world " * 200) == 401
