@@ -25,6 +25,7 @@ from intern.cli import (
     init,
     keys,
     learn,
+    output,
     retrieve,
     route,
     runs,
@@ -85,7 +86,7 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except InternError as error:
-        print(f"intern: {' '.join(error.message.split())}", file=sys.stderr)
+        print(f"intern: {output.clean(' '.join(error.message.split()))}", file=sys.stderr)
         return 1
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -44,8 +45,7 @@ def init(
             target.mkdir()
         else:
             starters = find_starters()
-            adapters = [path for path in starters.with_name("adapters").glob("*") if path.is_dir()]
-            _copy(adapters, folder / "adapters")
+            _copy(shipped(starters.with_name("adapters")), folder / "adapters")
             skills = sorted(path.parent for path in starters.glob("*/skill.yaml"))
             _copy(skills, target)  # last: it is what makes the folder a workspace
             names = [skill.name for skill in skills]
@@ -60,14 +60,23 @@ def init(
         output.note(f"Next: cd {folder} && intern up")
 
 
-def _copy(folders: Sequence[Path], target: Path) -> None:
-    """Copy folders below `target`; where there is none yet, whole or not at all."""
+def shipped(root: Path) -> list[Path]:
+    """The starter skills' adapters below `root`, with the list that names them; nothing else that lies there."""
+    names = root / "shipped.json"
+    return [names, *(root / name for name in json.loads(names.read_text(encoding="utf-8")))] if names.exists() else []
+
+
+def _copy(paths: Sequence[Path], target: Path) -> None:
+    """Copy files and folders below `target`; where there is none yet, whole or not at all."""
     if target.exists():
         return  # an adapters folder that is there belongs to somebody
     place = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        for folder in folders:
-            shutil.copytree(folder, place / folder.name, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        for path in paths:
+            if path.is_dir():
+                shutil.copytree(path, place / path.name, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+            else:
+                shutil.copy(path, place / path.name)
         place.chmod(0o755)
         place.rename(target)
     except BaseException:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 
-from intern.errors import Conflict, InternError, InvalidInput, TrainingFailed
+from intern.errors import Conflict, InternError, InvalidInput, StoreFailure, TrainingFailed
 from intern.learning.adapters.adapter import verify, write_card
 from intern.learning.adapters.deployments import Deployments
 from intern.learning.journal import ENDED, Journal
@@ -28,6 +28,7 @@ from intern.learning.train.job import Event
 from intern.learning.train.process import Clock
 from intern.learning.train.recipe import Recipe
 from intern.library import SkillLibrary
+from intern.skill import Skill
 from intern.store import learning as store
 from intern.store import records
 from intern.store.lock import SessionLock
@@ -293,7 +294,7 @@ class Learner:
             skill = self._library.get(run.team, run.skill)
             numbers = {name: value for name, value in run.recipe.items() if name not in _ASKS}
             loop = self._loop(self._parts, skill, run, Recipe.model_validate(numbers), tell)
-            ended = await self._done(lambda: run, loop)
+            ended = await self._done(lambda: run, loop, skill)
             run = run.model_copy(update={**ended, "state": "done", "ended": now()})
         except asyncio.CancelledError:
             if run.id not in self._asked_to_end:
@@ -313,7 +314,7 @@ class Learner:
         await self._journal.tell(run, last)
         await self._journal.save(run)
 
-    async def _done(self, newest: Callable[[], Run], loop: Loop) -> dict[str, Json]:
+    async def _done(self, newest: Callable[[], Run], loop: Loop, skill: Skill) -> dict[str, Json]:
         """Carry out the run's work; returns what came of it. `newest` is the run as it is at the time."""
         run = newest()
         if run.decision is not None and await stored(self._went_live, run):
@@ -324,7 +325,7 @@ class Learner:
         if run.kind == "learn":
             asks = {name: bool(run.recipe.get(name)) for name in ("force", "growth")}
             finished = await loop.learn(serving=serving, **asks)
-            return await self._conclude(newest, finished, serving)
+            return await self._conclude(newest, finished, serving, skill)
         if run.kind == "evaluate":
             verdict = await loop.compare(serving=serving, examples=asked.examples, outside=asked.outside)
             body = verdict.model_dump(mode="json")
@@ -339,9 +340,10 @@ class Learner:
         await self._journal.tell(run, Event(kind="written", stage="synthesize", text=reason, numbers=numbers))
         return {"reason": reason}
 
-    async def _conclude(self, newest: Callable[[], Run], finished: Finished, judged: Adapter | None) -> dict[str, Json]:
-        """Keep the verdict, and promote where the gate says so, nobody has to approve, and what serves is still what
-        the candidate was judged against."""
+    async def _conclude(
+        self, newest: Callable[[], Run], finished: Finished, judged: Adapter | None, skill: Skill
+    ) -> dict[str, Json]:
+        """Keep the verdict, and promote where the gate says so. What fails from here on takes nothing of it back."""
         ruling = finished.ruling
         adapter = finished.adapter.model_copy(update={"decision": ruling.decision})
         verdict = finished.verdict.model_dump(mode="json")
@@ -353,20 +355,42 @@ class Learner:
             "train_seconds": finished.train_seconds,
         }
         run = newest().model_copy(update=ended)
-        await self._keep(run, verdict, adapter)
+        try:
+            await self._keep(run, verdict, adapter)
+        except StoreAway:
+            raise
+        except StoreFailure as error:  # it is in the store, if not beside the adapter
+            await self._journal.tell(run, Event(kind="warning", stage="evaluate", text=error.message))
         await settled(self._describe, adapter, finished.dataset, verdict)
         await self._journal.tell(run, Event(kind="verdict", stage="evaluate", text=ruling.reason, numbers=verdict))
-        promotes = ruling.decision == "promote" and run.recipe.get("promote", True) and not finished.approve
-        if promotes and await stored(self._serving, run) != judged:
-            text = "Something else serves now than the candidate was judged against; a person has to promote it."
-            await self._journal.tell(run, Event(kind="warning", stage="promote", text=text))
-        elif promotes:
-            await self._journal.tell(run, Event(kind="stage", stage="promote", text=f"{adapter.name} goes live"))
-            reason = ruling.reason
-            await self._deployments.promote(run.team, run.skill, adapter.version, by=_promoter(run), reason=reason)
-            await self._journal.tell(run, Event(kind="promoted", stage="promote", text=f"{adapter.name} serves"))
-            ended["stage"] = "promote"
+        if ruling.decision == "promote" and run.recipe.get("promote", True) and not finished.approve:
+            try:
+                await self._promote(run, adapter, judged, skill)
+            except StoreAway:
+                raise
+            except InternError as error:
+                text = f"{adapter.name} does not serve: {error.message} A person can promote it."
+                await self._journal.tell(run, Event(kind="warning", stage="promote", text=text))
+            else:
+                ended["stage"] = "promote"
         return ended
+
+    async def _promote(self, run: Run, adapter: Adapter, judged: Adapter | None, skill: Skill) -> None:
+        """Let the adapter serve, if all is as it was when the run began. Raises Conflict when it is not, NotFound when
+        the skill is gone, AdapterRefused, EngineFailure."""
+        former = await stored(self._version, run)
+        if await stored(self._serving, run) != judged:
+            raise Conflict("Something else serves now than it was judged against.")
+        now_is = self._library.get(run.team, run.skill)
+        if now_is.digest != skill.digest:
+            raise Conflict("The skill was changed while it trained.")
+        if now_is.spec.learning.approve:
+            raise Conflict("The skill asks for approval by now.")
+        await self._journal.tell(run, Event(kind="stage", stage="promote", text=f"{adapter.name} goes live"))
+        await self._deployments.promote(
+            run.team, run.skill, adapter.version, by=_promoter(run), reason=run.reason or "", former=former
+        )
+        await self._journal.tell(run, Event(kind="promoted", stage="promote", text=f"{adapter.name} serves"))
 
     async def _going(self, run: Run) -> None:
         """Keep a run that goes on. Raises CancelledError when another process ended it."""
@@ -407,6 +431,12 @@ class Learner:
             write_card(folder, card.render(describe(files, skill, self._parts.base, dataset, verdict)))
         except InternError as error:
             log.warning("the adapter %s has no model card: %s", adapter.name, error.message)
+
+    def _version(self, run: Run) -> int | None:
+        """The version in service, whether or not it could be loaded."""
+        with self._parts.database.connect() as connection:
+            deployment = store.get_deployment(connection, run.team, run.skill)
+        return None if deployment is None else deployment.version
 
     def _went_live(self, run: Run) -> bool:
         """Whether the run had promoted its adapter before the process ended. Its decision and verdict were kept then;

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import yaml
 from sqlalchemy.engine import Engine as Database
 
-from intern.errors import Conflict, EngineFailure, InvalidInput, NotFound
+from intern.errors import Conflict, EngineFailure, InternError, InvalidInput, NotFound
 from intern.learning.judging.outcomes import Ruling
 from intern.learning.learner import MOST_TAKEN_UP, Asked, Learner
 from intern.learning.loop.folder import RunFolder
@@ -49,9 +50,14 @@ class Deployments:
         self.promoted: list[tuple[str, str, int | None]] = []
         self.problems: Mapping[tuple[str, str], str] = {}
         self.hangs = False
+        self.fails: InternError | None = None
         self.flipped = asyncio.Event()
 
-    async def promote(self, team: str, skill: str, version: int | None, *, by: str, reason: str) -> None:
+    async def promote(
+        self, team: str, skill: str, version: int | None, *, by: str, reason: str, former: int | None
+    ) -> None:
+        if self.fails is not None:
+            raise self.fails
         self.promoted.append((team, skill, version))
         put_in_service(self.database, skill, version, by=by)
         self.flipped.set()
@@ -137,6 +143,7 @@ def database(database_url: str) -> Iterator[Database]:
 
 class House:
     def __init__(self, database: Database, root: Path) -> None:
+        self.root = root
         for name in ("one", "two", "three"):
             spec = {"title": name, "description": name, "instructions": name}
             if not (root / "skills" / name).exists():
@@ -188,6 +195,47 @@ async def test_what_the_gate_lets_through_is_promoted(house: House) -> None:
     assert house.deployments.promoted == [(TEAM, "one", 1)]
     assert [e.kind for e in events] == ["stage", "step", "verdict", "stage", "promoted", "done"]
     assert verdict(house, run)["ruling"]["reason"] == "Better by far."  # type: ignore[index]
+
+
+async def test_a_promotion_that_fails_takes_nothing_of_the_verdict_back(house: House) -> None:
+    house.deployments.fails = EngineFailure("The engine gave no answer.")
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    learner.start()
+    events = await ended(learner, run)
+    await learner.close()
+    done = kept(house, run)
+    assert (done.state, done.decision, done.adapter, done.train_seconds) == ("done", "promote", "one@v1", 12.5)
+    (warning,) = [e.text for e in events if e.kind == "warning"]
+    assert warning == "one@v1 does not serve: The engine gave no answer. A person can promote it."
+    assert house.deployments.promoted == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"instructions": "another"}, "The skill was changed while it trained."),
+        ({"learning": {"approve": True}}, "The skill asks for approval by now."),
+    ],
+)
+async def test_a_skill_that_was_changed_while_it_trained_is_promoted_by_a_person(
+    house: House, changed: dict[str, Json], said: str
+) -> None:
+    house.script.does = None
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    learner.start()
+    await house.script.begun.wait()
+    spec = {"title": "one", "description": "one", "instructions": "one", **changed}
+    (house.root / "skills" / "one" / "skill.yaml").write_text(yaml.safe_dump(spec))
+    house.library.refresh()
+    house.script.does = Ruling(decision="promote", reason="Better by far.")
+    house.script.waits.set()
+    events = await ended(learner, run)
+    await learner.close()
+    assert kept(house, run).decision == "promote"
+    assert house.deployments.promoted == []
+    assert any(said in e.text for e in events if e.kind == "warning")
 
 
 @pytest.mark.parametrize("decision", ["reject", "inconclusive", "prompting_is_enough"])
@@ -357,7 +405,7 @@ async def test_what_a_person_put_into_service_meanwhile_is_not_replaced(house: H
     await learner.close()
     assert kept(house, run).decision == "promote"
     assert house.deployments.promoted == []
-    assert any(e.kind == "warning" and "a person has to promote it" in e.text for e in events)
+    assert any(e.kind == "warning" and "A person can promote it." in e.text for e in events)
 
 
 @pytest.mark.parametrize("rolled_back", [False, True])

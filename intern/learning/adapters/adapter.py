@@ -9,8 +9,7 @@
 
 `<digest>` is the first 32 hex digits of the manifest's SHA-256, and the manifest names every other file with its own:
 no byte can change without the name. Only verdict and card, which come after the artifact is made, lie outside the
-digest and may be replaced; all that is read from them is whether an adapter that came with a workspace serves
-(`shipped.py`).
+digest and may be replaced; nothing that decides what is loaded is read from them.
 
 In: a finished PEFT folder and its provenance. Out: `AdapterFiles`, or AdapterRefused with what is wrong. A folder of
 unknown origin passes the same checks. Knows nothing of engines, deployments or the database, which keeps the digest.

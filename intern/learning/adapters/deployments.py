@@ -16,11 +16,12 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.engine import Engine as Database
 
 from intern.engines.base import Engine, EngineRequest
-from intern.errors import AdapterRefused, EngineFailure, InternError, InvalidInput, NotFound
+from intern.errors import AdapterRefused, Conflict, EngineFailure, InternError, InvalidInput, NotFound
 from intern.learning.adapters.adapter import verify
 from intern.store import learning as store
 from intern.types import Adapter, Deployment, Lease, Message, Sampling, now
@@ -33,6 +34,7 @@ _PROBE_SECONDS = 60.0
 _TRIES = 12
 
 Key = tuple[str, str]
+ANY: Any = object()  # whatever serves now
 
 
 @dataclass
@@ -154,28 +156,42 @@ class Deployments:
         if lease.engine_name is not None:
             self._loaded[lease.engine_name].users -= 1
 
-    async def promote(self, team: str, skill: str, version: int | None, *, by: str, reason: str) -> Deployment:
+    async def promote(
+        self, team: str, skill: str, version: int | None, *, by: str, reason: str, former: int | None = ANY
+    ) -> Deployment:
         """Let `version` serve the skill (None: the base model). The former one stays loaded for a rollback.
 
-        Raises NotFound, AdapterRefused, EngineFailure; then nothing has changed.
+        `former`: only if that version serves now. Whoever is cancelled leaves when it has happened, or never will.
+        Raises NotFound, AdapterRefused, EngineFailure, Conflict when another one than `former` serves; then nothing
+        has changed.
         """
         if version is not None:
             name = f"{team}/{skill}@v{version}"
             if name not in self._loaded:
                 await self._load_one(team, skill, version, name)
             await self._probe(name)
-        # Whoever is cancelled meanwhile: row and memory change together.
-        deployment = await asyncio.shield(asyncio.ensure_future(self._change(team, skill, version, by, reason)))
+        deployment = await self._change(team, skill, version, by, reason, former)
         log.info("skill %s is served by %s", skill, f"v{version}" if version is not None else "the base model")
         return deployment
 
-    async def _change(self, team: str, skill: str, version: int | None, by: str, reason: str) -> Deployment:
+    async def _change(
+        self, team: str, skill: str, version: int | None, by: str, reason: str, former: int | None
+    ) -> Deployment:
         async with self._changing:
-            deployment = await asyncio.to_thread(self._flip, team, skill, version, by, reason)
-            self._serving[(team, skill)] = deployment
-            self._problems.pop((team, skill), None)
-            self._tries.pop((team, skill), None)
-        return deployment
+            flip = asyncio.ensure_future(asyncio.to_thread(self._flip, team, skill, version, by, reason, former))
+            cancelled = False
+            while not flip.done():  # row and memory change together
+                try:
+                    await asyncio.wait({flip})
+                except asyncio.CancelledError:
+                    cancelled = True
+            if flip.exception() is None:
+                self._serving[(team, skill)] = flip.result()
+                self._problems.pop((team, skill), None)
+                self._tries.pop((team, skill), None)
+        if cancelled:
+            raise asyncio.CancelledError
+        return flip.result()
 
     async def rollback(self, team: str, skill: str, *, by: str, reason: str = "rolled back") -> Deployment:
         """Let what served before serve again. Raises NotFound when there was nothing before."""
@@ -250,10 +266,12 @@ class Deployments:
             raise AdapterRefused("It was never converted for llama.cpp. Train the skill again.", adapter=adapter.name)
         return _Loaded(adapter=adapter, path=str(files.gguf))
 
-    def _flip(self, team: str, skill: str, version: int | None, by: str, reason: str) -> Deployment:
+    def _flip(self, team: str, skill: str, version: int | None, by: str, reason: str, former: int | None) -> Deployment:
         with self._database.begin() as connection:
             current = store.get_deployment(connection, team, skill, lock=True)
             before = current.version if current is not None else None
+            if former is not ANY and before != former:
+                raise Conflict(f"Something else was put in service of the skill '{skill}' meanwhile.")
             previous = current.previous if current is not None and before == version else before
             deployment = Deployment(
                 team=team, skill=skill, version=version, previous=previous, changed=now(), by=by, reason=reason

@@ -1,25 +1,32 @@
-"""Adapters that come with a workspace: they lie in its folder, and its database knows nothing of their skill yet.
+"""Adapters that come with a workspace: named in its adapters/shipped.json, while its database knows nothing of them.
 
 In: the folder, the skills of a team, the base model in service. Out: rows in the store, as if the adapter had been
-promoted here, so that a copied workspace serves from the first request on what it was copied with. Only an adapter
-whose verdict said promote is taken, only for a skill that never had an adapter here, and only after it was verified;
-what an adapter was called where it was trained, it is called here.
+promoted here, so that a new workspace serves from the first request on what it was delivered with. Only for a skill
+that never had an adapter here, and only after it was verified; what an adapter was called where it was trained, it is
+called here. What was trained here and lies in the same folder is none of this module's business: whether it serves is
+for the database alone to say.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sqlalchemy.engine import Engine as Database
 
 from intern.errors import InternError
-from intern.learning.adapters.adapter import AdapterFiles, read_manifest, read_verdict, stored, verify
+from intern.learning.adapters.adapter import AdapterFiles, read_manifest, verify
 from intern.store import learning as store
+from intern.store.lock import serialise
 from intern.types import Adapter, Deployment, now
 
 log = logging.getLogger(__name__)
+
+SHIPPED = "shipped.json"
+_DIGEST = re.compile(r"[0-9a-f]{32}")
 
 
 def adopt(database: Database, root: Path, base: str, team: str, skills: frozenset[str]) -> list[Adapter]:
@@ -27,11 +34,15 @@ def adopt(database: Database, root: Path, base: str, team: str, skills: frozense
 
     An adapter that cannot be used is left where it lies, and the log says why. Raises StoreFailure.
     """
+    named = _named(root)
+    if not named:
+        return []
     with database.begin() as connection:
+        serialise(connection, "adopt adapters")  # servers may start at the same moment
         known = {adapter.skill for adapter in store.list_adapters(connection, team)}
         known |= {deployment.skill for deployment in store.list_deployments(connection, team)}
         newest: dict[str, Adapter] = {}
-        for files in _worthy(root, base, team, skills - known) if skills - known else ():
+        for files in _worthy([root / digest for digest in named], base, team, skills - known):
             adapter = _adapter(files)
             if adapter.skill not in newest or newest[adapter.skill].version < adapter.version:
                 newest[adapter.skill] = adapter
@@ -46,18 +57,31 @@ def adopt(database: Database, root: Path, base: str, team: str, skills: frozense
     return list(newest.values())
 
 
-def _worthy(root: Path, base: str, team: str, skills: frozenset[str]) -> Iterator[AdapterFiles]:
-    for folder in stored(root):
+def _named(root: Path) -> list[str]:
+    try:
+        named = json.loads((root / SHIPPED).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        log.warning("'%s' cannot be read: %s", root / SHIPPED, error)
+        return []
+    good = isinstance(named, list) and all(isinstance(name, str) and _DIGEST.fullmatch(name) for name in named)
+    if not good:
+        log.warning("'%s' is no list of adapters' digests", root / SHIPPED)
+    return named if good else []
+
+
+def _worthy(folders: Sequence[Path], base: str, team: str, skills: frozenset[str]) -> Iterator[AdapterFiles]:
+    for folder in folders:
         try:
             manifest = read_manifest(folder)
             if manifest.team != team or manifest.skill not in skills:
                 continue
             files = verify(folder, base=base)
-            ruling = (read_verdict(folder) or {}).get("ruling")
         except InternError as error:
             log.info("the adapter %s is not used: %s", folder.name, error.message)
             continue
-        if isinstance(ruling, dict) and ruling.get("decision") == "promote" and files.gguf is not None:
+        if files.gguf is not None:
             yield files
 
 

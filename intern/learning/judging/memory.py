@@ -7,11 +7,14 @@ memory and in the file. Knows nothing of what makes two requests the same.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from pathlib import Path
 
 from intern.learning.judging.evaluate import Generated
+
+log = logging.getLogger(__name__)
 
 MOST = 20_000
 
@@ -27,13 +30,13 @@ class AnswerMemory:
         self._known: dict[str, Generated] = {}  # what was asked for last stands at the end
         self._lines = 0
         if file.exists():
-            text = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8", errors="replace")
             for line in text.splitlines():
                 self._lines += 1
                 try:
                     key, body = json.loads(line)
                     self._remember(key, Generated.model_validate(body))
-                except ValueError:  # the last line of a process that was killed
+                except (ValueError, TypeError):  # the last line of a process that was killed, or a disk's odd byte
                     continue
             if not text.endswith("\n"):
                 self._write_anew()
@@ -48,12 +51,15 @@ class AnswerMemory:
         with self._lock:
             self._remember(key, generated)
             self._lines += 1
-            if self._lines > 2 * self._most:
-                self._write_anew()
-                return
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open("a", encoding="utf-8") as file:
-                file.write(_line(key, generated))
+            try:
+                if self._lines > 2 * self._most:
+                    self._write_anew()
+                    return
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                with self._file.open("a", encoding="utf-8") as file:
+                    file.write(_line(key, generated))
+            except OSError as error:  # the disk is full: what is not remembered is asked again
+                log.warning("answers are not remembered in '%s': %s", self._file, error.strerror)
 
     def forget(self) -> None:
         """Drop everything: somebody's data was deleted."""

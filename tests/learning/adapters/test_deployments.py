@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine as Database
 
 from intern.engines.base import EngineRequest
 from intern.engines.fake import FakeEngine
-from intern.errors import AdapterRefused, EngineFailure, NotFound
+from intern.errors import AdapterRefused, Conflict, EngineFailure, NotFound
 from intern.learning.adapters.adapter import store_adapter
 from intern.learning.adapters.deployments import SPARE, Deployments
 from intern.learning.adapters.gguf_lora import convert
@@ -115,6 +115,36 @@ async def test_a_promoted_adapter_serves_from_then_on_and_after_a_restart(house:
     await again.load()
     assert (await again.acquire(TEAM, "sorting", None)).name == "sorting@v1"
     assert house.engine.changes == [("default/sorting@v1",)]
+
+
+async def test_a_promotion_that_was_cancelled_does_not_happen_later(house: House) -> None:
+    adapter = house.adapter()
+    deployments = house.deployments()
+    (await deployments.acquire(TEAM, "sorting", "v1"))  # it is loaded, and answers at once
+    async with deployments._changing:  # another adapter is being loaded
+        promoting = asyncio.create_task(deployments.promote(TEAM, "sorting", adapter.version, by="test", reason=""))
+        while not deployments._changing._waiters:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        promoting.cancel()
+        await asyncio.gather(promoting, return_exceptions=True)
+        assert promoting.cancelled()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert deployments.serving(TEAM, "sorting") is None
+    with house.database.connect() as connection:
+        assert store.get_deployment(connection, TEAM, "sorting") is None
+
+
+async def test_a_promotion_over_something_else_than_expected_changes_nothing(house: House) -> None:
+    first, second = house.adapter(), house.adapter()
+    deployments = house.deployments()
+    await deployments.promote(TEAM, "sorting", first.version, by="test", reason="", former=None)
+    with pytest.raises(Conflict, match="meanwhile"):
+        await deployments.promote(TEAM, "sorting", second.version, by="test", reason="", former=None)
+    assert house.stored() == (1, None)
+    assert (await deployments.acquire(TEAM, "sorting", None)).name == "sorting@v1"
+    await deployments.promote(TEAM, "sorting", second.version, by="test", reason="", former=1)
+    assert house.stored() == (2, 1)
 
 
 async def test_base_can_be_asked_for_by_name(house: House) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,7 +43,7 @@ def ship(
     version: int = 1,
     base: str = BASE,
     team: str = TEAM,
-    decision: str | None = "promote",
+    named: bool = True,
     converted: bool = True,
 ) -> Path:
     """An adapter's folder as another workspace had made it."""
@@ -60,8 +62,9 @@ def ship(
         created=now(),
     )
     folder = store_adapter(root / "adapters", made, provenance).folder
-    if decision is not None:
-        write_verdict(folder, {"ruling": {"decision": decision}})
+    if named:
+        file = root / "adapters" / "shipped.json"
+        file.write_text(json.dumps([*(json.loads(file.read_text()) if file.exists() else ()), folder.name]))
     return folder
 
 
@@ -95,17 +98,17 @@ def test_what_was_rolled_back_stays_so(database: Database, tmp_path: Path) -> No
         assert len(store.list_deployments(connection, TEAM)) == 1
 
 
-def test_of_several_versions_the_newest_that_was_promoted_serves(database: Database, tmp_path: Path) -> None:
+def test_of_several_versions_the_newest_that_is_named_serves(database: Database, tmp_path: Path) -> None:
     ship(tmp_path, version=1)
     ship(tmp_path, version=2)
-    ship(tmp_path, version=3, decision="reject")
-    ship(tmp_path, version=4, decision=None)
+    other = ship(tmp_path, version=3, named=False)
+    write_verdict(other, {"ruling": {"decision": "promote"}})  # trained here, and perhaps rolled back
     assert adopted(database, tmp_path) == ["sorting@v2"]
 
 
 @pytest.mark.parametrize(
     "odd",
-    [{"base": "b" * 64}, {"team": "other"}, {"skill": "unknown"}, {"decision": "inconclusive"}, {"converted": False}],
+    [{"base": "b" * 64}, {"team": "other"}, {"skill": "unknown"}, {"named": False}, {"converted": False}],
 )
 def test_what_does_not_belong_here_is_left_where_it_lies(
     database: Database, tmp_path: Path, odd: dict[str, str]
@@ -131,4 +134,18 @@ def test_a_skill_that_had_an_adapter_here_gets_none_from_outside(database: Datab
         store.deploy(connection, Deployment(team=TEAM, skill="writing", version=None, changed=now(), by="admin"))
     ship(tmp_path, version=2)
     ship(tmp_path, skill="writing")
+    assert adopted(database, tmp_path) == []
+
+
+def test_two_processes_may_start_at_once(database: Database, tmp_path: Path) -> None:
+    ship(tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: adopted(database, tmp_path), range(4)))
+    assert sorted(found, key=len) == [[], [], [], ["sorting@v1"]]
+
+
+@pytest.mark.parametrize("text", ["{", '{"a": 1}', "[1]", '["../../etc"]', '"x"'])
+def test_an_odd_list_ships_nothing(database: Database, tmp_path: Path, text: str) -> None:
+    ship(tmp_path)
+    (tmp_path / "adapters" / "shipped.json").write_text(text)
     assert adopted(database, tmp_path) == []

@@ -68,3 +68,21 @@ def test_what_is_forgotten_is_in_no_file(file: Path) -> None:
     assert list(file.parent.iterdir()) == []
     memory.put("2", answer(2))
     assert known(AnswerMemory(file), range(5)) == [2]
+
+
+def test_an_odd_byte_or_line_costs_that_answer_only(tmp_path: Path) -> None:
+    file = tmp_path / "skill.jsonl"
+    AnswerMemory(file).put("a", Generated(text="one"))
+    with file.open("ab") as opened:
+        opened.write(b"\xff\xfe\n7\n[1, 2, 3]\n")
+    memory = AnswerMemory(file)
+    assert memory.get("a") == Generated(text="one")
+    memory.forget()
+    assert not file.exists()
+
+
+def test_a_disk_that_refuses_costs_no_answer(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    memory = AnswerMemory(tmp_path / "file" / "skill.jsonl")
+    memory.put("a", Generated(text="one"))
+    assert memory.get("a") == Generated(text="one")
