@@ -8,6 +8,7 @@ a database that is out of reach for a moment. Knows nothing of how runs are carr
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -149,7 +150,7 @@ class Journal:
             return store.list_events(connection, team, run, after=after)
 
     def _add_event(self, run: Run, ordinal: int, event: Event) -> None:
-        body = event.model_dump(mode="json", exclude_defaults=True)
+        body = json.loads(event.model_dump_json(exclude_defaults=True))  # a loss that is NaN is null there
         with self._database.begin() as connection:
             there = store.list_events(connection, run.team, run.id, after=ordinal - 1)
             if not there or there[0][0] != ordinal:  # else the connection was lost after it had been kept

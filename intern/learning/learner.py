@@ -122,8 +122,8 @@ class Learner:
             await asyncio.to_thread(folder.keep, asked)
         try:
             await self._journal.queue(run)
-        except Conflict:
-            await asyncio.to_thread(folder.clear)
+        except BaseException:  # what was asked with must not be left where no run leads to it
+            await settled(folder.clear)
             raise
         self._wake.set()
         return run

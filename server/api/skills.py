@@ -15,7 +15,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from intern.errors import InvalidInput, NotFound, StoreFailure
+from intern.errors import Conflict, InvalidInput, NotFound, StoreFailure
 from intern.skill import NAME, Generation, Learning, Retrieval, ReviewRule, Skill, write_skill
 from intern.store import learning, records
 from intern.store.documents import count_documents
@@ -134,8 +134,12 @@ async def _end(workspace: Work, team: str, skill: str) -> None:
             return learning.list_runs(connection, team, skill=skill, states=("queued", "running"))
 
     for run in await asyncio.to_thread(going):
-        with suppress(InvalidInput):  # it ended by itself
+        try:
             await workspace.learner.cancel(team, run.id)
+        except InvalidInput:  # it ended by itself
+            continue
+        except Conflict as error:  # without its skill it promotes nothing, wherever it goes on
+            log.warning("skill %s is deleted: %s", skill, error.message)
     deployment = workspace.deployments.serving(team, skill)
     if deployment is not None and deployment.version is not None:
         await workspace.deployments.promote(team, skill, None, by="deletion of the skill", reason="the skill is gone")

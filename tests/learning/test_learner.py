@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -236,6 +237,16 @@ async def test_a_skill_that_was_changed_while_it_trained_is_promoted_by_a_person
     assert kept(house, run).decision == "promote"
     assert house.deployments.promoted == []
     assert any(said in e.text for e in events if e.kind == "warning")
+
+
+async def test_a_loss_that_is_no_number_is_kept_as_none(house: House) -> None:
+    journal = house.learner()._journal
+    run = Run(id="run_nan", team=TEAM, skill="one", state="running", created=now())
+    await journal.save(run.model_copy(update={"state": "queued"}))
+    await journal.tell(run, Event(kind="heldout", step=3, loss=math.nan))
+    with house.parts.database.connect() as connection:
+        ((_, body),) = store.list_events(connection, TEAM, run.id, after=-1)
+    assert body == {"kind": "heldout", "step": 3, "loss": None}
 
 
 @pytest.mark.parametrize("decision", ["reject", "inconclusive", "prompting_is_enough"])

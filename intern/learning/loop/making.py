@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -60,7 +61,12 @@ class Making:
         async with aclosing(training.train(self._work.folder)) as events:
             async for event in events:
                 clock.see(event)
-                if event.kind in ("step", "heldout") and event.loss is not None and event.step is not None:
+                if (
+                    event.kind in ("step", "heldout")
+                    and event.step is not None
+                    and event.loss is not None
+                    and math.isfinite(event.loss)
+                ):
                     curves.setdefault(f"{event.kind}_at", []).append(event.step)
                     curves.setdefault(f"{event.kind}_loss", []).append(round(event.loss, 5))
                 if event.kind == "done":
