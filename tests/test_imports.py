@@ -55,7 +55,7 @@ LEARNING: dict[str, set[str]] = {
     "adapters": set(),
     "imports": set(),
     "privacy": {"imports"},
-    "examples": {"train"},
+    "examples": {"privacy", "train"},
     "judging": {"examples", "settled", "train"},
     "synthesis": {"examples", "judging"},
     "loop": {"adapters", "examples", "judging", "settled", "synthesis", "train"},

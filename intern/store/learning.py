@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from intern.errors import NotFound
+from intern.store.lock import serialise
 from intern.store.tables import (
     AdapterRow,
     DatasetItemRow,
@@ -24,6 +26,8 @@ from intern.store.tables import (
     ReviewRow,
     RunEventRow,
     RunRow,
+    SplitSecretRow,
+    TrainedRow,
 )
 from intern.types import Adapter, Dataset, Deployment, Example, Json, Model, Run, new_id, now
 
@@ -44,14 +48,23 @@ def hold_out(connection: Connection, team: str, skill: str, keys: Iterable[str])
 
 
 def trained_keys(connection: Connection, team: str, skill: str) -> set[str]:
-    """Keys of the inputs that some dataset of the skill trained on."""
-    query = (
-        sa.select(DatasetItemRow.key)
-        .join(DatasetRow, DatasetRow.id == DatasetItemRow.dataset)
-        .where(DatasetRow.team == team, DatasetRow.skill == skill, DatasetItemRow.split == "train")
-        .distinct()
-    )
+    """Keys of the inputs that some dataset of the skill trained on, those whose example was erased since too."""
+    query = sa.select(TrainedRow.key).where(TrainedRow.team == team, TrainedRow.skill == skill)
     return set(connection.execute(query).scalars())
+
+
+def split_secret(connection: Connection, team: str, skill: str) -> str:
+    """What decides by lot which of a skill's inputs are held out; made where there is none yet."""
+    mine = (SplitSecretRow.team == team, SplitSecretRow.skill == skill)
+    query = sa.select(SplitSecretRow.secret).where(*mine)
+    found: str | None = connection.execute(query).scalar_one_or_none()
+    if found is None:
+        serialise(connection, f"split of {team}/{skill}")  # of two at once, the second takes what the first made
+        found = connection.execute(query).scalar_one_or_none()
+    if found is None:
+        found = secrets.token_hex(32)
+        connection.execute(sa.insert(SplitSecretRow).values(team=team, skill=skill, secret=found, created=now()))
+    return found
 
 
 # --- what was collected ------------------------------------------------------------------------------------------
@@ -118,6 +131,7 @@ def add_dataset(connection: Connection, dataset: Dataset, items: Sequence[Item])
     columns = {"id": dataset.id, "team": dataset.team, "skill": dataset.skill, "sameness": same}
     body = dataset.model_dump(mode="json")
     connection.execute(sa.insert(DatasetRow).values(**columns, created=dataset.created, body=body))
+    _learn(connection, dataset, {item.key for item in items if item.split == "train"})
     rows = [
         {
             "dataset": dataset.id,
@@ -137,8 +151,19 @@ def add_dataset(connection: Connection, dataset: Dataset, items: Sequence[Item])
     return dataset
 
 
+def _learn(connection: Connection, dataset: Dataset, keys: set[str]) -> None:
+    new = sorted(keys - trained_keys(connection, dataset.team, dataset.skill))
+    if new:
+        common = {"team": dataset.team, "skill": dataset.skill, "created": dataset.created}
+        connection.execute(sa.insert(TrainedRow), [{**common, "key": key} for key in new])
+
+
 def _sameness(dataset: Dataset, items: Sequence[Item]) -> str:
-    held = [[item.split, item.key, item.example.id, item.person, item.example.record] for item in items]
+    held = [
+        [item.split, item.key, item.example.id, item.person, item.example.record]
+        + ([item.example.group] if item.split == "heldout" else [])  # what is judged together
+        for item in items
+    ]
     return hashlib.sha256(json.dumps([dataset.digest, dataset.variant, held]).encode()).hexdigest()
 
 

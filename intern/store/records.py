@@ -267,6 +267,16 @@ def add_examples(
         connection.execute(sa.insert(ExampleRow), rows)
 
 
+def take_over(connection: Connection, team: str, skill: str, examples: Sequence[Example]) -> None:
+    """Say anew who brought examples that are there, and how they are split: each row takes what its example says.
+
+    Whose words they are (`person`) and the record they came from stay: who deletes by those must find them."""
+    for example in examples:
+        where = (ExampleRow.team == team, ExampleRow.skill == skill, ExampleRow.id == example.id)
+        columns = {"provenance": example.provenance, "contributor": example.contributor}
+        connection.execute(sa.update(ExampleRow).where(*where).values(**columns, body=example.model_dump(mode="json")))
+
+
 def has_nul(value: Json) -> bool:
     """Whether a text of a JSON value, or a key, holds a NUL character. Models may write one; bodies of requests and
     imported files with one are refused."""

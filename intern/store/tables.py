@@ -186,6 +186,30 @@ class HeldoutRow(Base):
     created: Mapped[datetime] = mapped_column(default=now)
 
 
+class TrainedRow(Base):
+    """An input that some dataset of its skill trained on: it is never held out later, also when its example is gone.
+
+    `key` is the hash of the normalised input, as for those held out.
+    """
+
+    __tablename__ = "trained"
+    team: Mapped[str] = mapped_column(String(64), primary_key=True)
+    skill: Mapped[str] = mapped_column(String(100), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    created: Mapped[datetime] = mapped_column(default=now)
+
+
+class SplitSecretRow(Base):
+    """What decides by lot which of a skill's inputs are held out. Whoever knows it can choose them: it leaves the
+    database nowhere."""
+
+    __tablename__ = "split_secrets"
+    team: Mapped[str] = mapped_column(String(64), primary_key=True)
+    skill: Mapped[str] = mapped_column(String(100), primary_key=True)
+    secret: Mapped[str] = mapped_column(String(64))
+    created: Mapped[datetime] = mapped_column(default=now)
+
+
 class DatasetRow(Base):
     """A frozen dataset (`intern.types.Dataset` in `body`); its examples are rows of `dataset_items`.
 

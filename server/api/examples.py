@@ -99,20 +99,30 @@ def _brought(key: Key, examples: Sequence[Example]) -> list[Example]:
 
 
 def _keep(workspace: Work, key: Key, skill: Skill, examples: Sequence[Example]) -> tuple[int, list[str]]:
-    """Add what is not there yet, in one transaction; (how many were added, the id of each)."""
+    """Add what is not there yet, in one transaction; (how many were added, the id of each).
+
+    What others brought and an administrator imports now is an import from now on: it counts without limit, and is no
+    longer theirs to delete.
+    """
     team = key.team
     new = []
+    confirmed = {}
     ids = []
     with workspace.database.begin() as connection:
         stored = records.list_examples(connection, team, skill.name)
+        others = {example.id: example for example in stored if example.provenance != "import"}
         there = {_content(example): example.id for example in (*skill.examples, *stored)}
         for example in examples:
-            ident = new_id("ex")
-            if (same := there.setdefault(_content(example), ident)) == ident:
+            content, ident = _content(example), new_id("ex")
+            if (same := there.setdefault(content, ident)) == ident:
                 new.append(example.model_copy(update={"id": ident}))
+            elif example.provenance == "import" and same in others:
+                taken = example.model_dump(include={"provenance", "contributor", "group", "split"})
+                confirmed[same] = others[same].model_copy(update=taken)
             ids.append(same)
         records.add_examples(connection, team, skill.name, new)
-    for example in new[:LEARNED_AT_ONCE]:
+        records.take_over(connection, team, skill.name, list(confirmed.values()))
+    for example in [example for example in new if example.split != "heldout"][:LEARNED_AT_ONCE]:
         workspace.routes.learn(team, example.text, skill=skill.name)
     workspace.routes.outdate(team)
     return len(new), ids

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -64,6 +66,15 @@ def test_the_same_words_of_somebody_else_are_another_dataset(database: Database,
         assert store.dataset_examples(connection, TEAM, "ds_2", other.split) == [other.example]
 
 
+def test_what_is_judged_together_otherwise_is_another_dataset(database: Database) -> None:
+    held = item(split="heldout")
+    keep(database, "ds_1", held)
+    joined = held.model_copy(update={"example": held.example.model_copy(update={"group": "ex_0"})})
+    assert keep(database, "ds_2", joined).id == "ds_2"
+    with database.connect() as connection:
+        assert store.dataset_examples(connection, TEAM, "ds_2", "heldout") == [joined.example]
+
+
 def test_another_variant_is_another_dataset(database: Database) -> None:
     keep(database, "ds_1", item())
     assert keep(database, "ds_2", item(), variant="augmented").id == "ds_2"
@@ -95,3 +106,35 @@ def test_a_dataset_kept_by_an_older_version_stands_beside_new_ones_of_its_digest
     assert keep(database, "ds_2", item("ex_2")).id == "ds_2"
     assert [dataset.id for dataset in datasets(database)] == ["ds_2", "ds_1"]
     assert erase(database, person="eve").datasets == ("ds_1", "ds_2")
+
+
+def test_what_was_trained_on_is_remembered_when_the_person_is_erased(database: Database) -> None:
+    keep(database, "ds_1", item(), item("ex_2", key="l", split="heldout"))
+    erase(database, person="eve")
+    keep(database, "ds_2", item("ex_3", person="bob"), item("ex_4", key="m", person="bob"))
+    with database.connect() as connection:
+        assert store.trained_keys(connection, TEAM, "sort") == {"k", "m"}
+        assert store.trained_keys(connection, TEAM, "other") == store.trained_keys(connection, "other", "sort") == set()
+
+
+def test_a_skills_lot_is_made_once_and_is_its_own(database: Database) -> None:
+    def secret(team: str, skill: str) -> str:
+        with database.begin() as connection:
+            return store.split_secret(connection, team, skill)
+
+    first = secret(TEAM, "sort")
+    assert len(first) == 64
+    assert secret(TEAM, "sort") == first
+    assert len({first, secret(TEAM, "other"), secret("other", "sort")}) == 3
+
+
+def test_of_many_that_ask_for_a_new_skills_lot_at_once_all_get_the_same(database: Database) -> None:
+    together = threading.Barrier(4)
+
+    def secret(_: int) -> str:
+        together.wait()
+        with database.begin() as connection:
+            return store.split_secret(connection, TEAM, "sort")
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(secret, range(4)))) == 1

@@ -14,8 +14,10 @@ from sqlalchemy import inspect, text
 from sqlalchemy.engine import make_url
 
 from intern.errors import StoreFailure
+from intern.store import learning as store
 from intern.store.engine import MIGRATIONS, make_engine, migrate, open_database
 from intern.store.tables import Base
+from intern.types import Dataset, Example, now
 
 
 def test_the_newest_migration_makes_exactly_the_tables_of_the_models(database_url: str) -> None:
@@ -61,6 +63,27 @@ def test_the_migrations_can_be_undone(database_url: str) -> None:
     left = inspect(engine).get_table_names()
     engine.dispose()
     assert left == ["alembic_version"]
+
+
+def test_what_was_trained_on_before_it_had_a_table_is_remembered(database_url: str) -> None:
+    engine = make_engine(make_url(database_url))
+    migrate(engine)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    dataset = Dataset(id="ds_1", team="t", skill="s", digest="d", created=now(), train=1, heldout=1)
+    items = [
+        store.Item(example=Example(id=split, input="x", output="y"), key=split, split=split)
+        for split in ("train", "heldout")
+    ]
+    with engine.begin() as connection:
+        store.add_dataset(connection, dataset, items)
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0002")
+    migrate(engine)
+    with engine.connect() as connection:
+        known = store.trained_keys(connection, "t", "s")
+    engine.dispose()
+    assert known == {"train"}
 
 
 def test_a_database_of_a_newer_version_is_refused_with_what_to_do(database_url: str) -> None:

@@ -18,7 +18,7 @@ from intern.skill import write_skill
 from intern.store import records
 from intern.store.engine import describe, open_database
 from intern.store.records import Recorder
-from intern.store.tables import RecordRow
+from intern.store.tables import ExampleRow, RecordRow
 from intern.types import Caller, Choice, Example, Message, Record, Route, Sampling, new_id, now
 
 LABEL = {"type": "object", "properties": {"label": {"enum": ["a", "b"]}}, "required": ["label"]}
@@ -338,3 +338,17 @@ def test_the_recorder_outlives_a_record_that_cannot_be_kept(tmp_path: Path) -> N
         assert [r.id for r in records.list_records(connection, "default")] == [good.id]
     setting.recorder.close()
     setting.database.dispose()
+
+
+def test_what_an_import_takes_over_is_still_found_by_its_person(setting: Setting) -> None:
+    first = Example(id="ex_1", input="is this b?", output={"label": "b"}, provenance="review", contributor="key_1")
+    second = first.model_copy(update={"id": "ex_2"})
+    taken = first.model_copy(update={"provenance": "import", "contributor": "key_2", "split": "heldout"})
+    with setting.database.begin() as connection:
+        records.add_examples(connection, "default", "label", [first, second], person="eve")
+        records.take_over(connection, "default", "label", [taken])
+        records.take_over(connection, "other", "label", [second.model_copy(update={"contributor": "thief"})])
+        assert records.list_examples(connection, "default", "label") == [taken, second]
+        columns = sa.select(ExampleRow.provenance, ExampleRow.contributor).where(ExampleRow.id == "ex_1")
+        assert connection.execute(columns).one() == ("import", "key_2")
+        assert records.delete_person(connection, "default", "eve")["examples"] == 2

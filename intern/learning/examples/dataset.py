@@ -5,7 +5,12 @@ In: a skill's gathered examples (`gather.py`), which inputs are held out already
 
 The order matters: outputs are checked, then personal data is redacted (nothing later sees the original), then what
 says the same or contradicts itself is settled, then groups are split, then training examples too near to a held-out
-one go. What the skill's folder says is settled already: nobody outvotes it.
+one go. What the skill's folder says is settled already, and what an administrator imported after it: nobody outvotes
+them. What a model wrote is never held out.
+
+What is held out judges every adapter, so no user's key can choose it. Inputs that users brought are held out by a lot
+that nobody can know, are at most half of all where the owners' are enough to judge by, and take no example of the
+owners' away as its copies.
 
 An input that is held out once stays so for the life of the skill, and one that was trained on is never held out later,
 or an adapter would be judged on what it has learned. Whole groups go to one side, but groups grow together: an author
@@ -18,6 +23,7 @@ trained on are left out of both sides (`trained_group`).
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import unicodedata
 from collections import Counter, defaultdict
@@ -25,6 +31,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Protocol
 
 from intern.learning.examples.duplicates import contaminated, find_copies
+from intern.learning.privacy.places import place_of
 from intern.schema import OutputSchema
 from intern.types import Dropped, Example, Json, Model
 
@@ -32,8 +39,10 @@ HELDOUT_SHARE = 0.2
 HELDOUT_WANTED = 40  # smaller collections hold out a larger share, to come near the 30 that the gate needs
 HELDOUT_MOST_SHARE = 0.4
 HELDOUT_ENOUGH = 400  # more than that is held out by name only: evaluation takes time, and training wants the rest
+HELDOUT_JUDGES = 30  # so many of the owners' judge alone: from there on, users' are at most half of all held out
 NEAR = 0.8  # word Jaccard from which two inputs are copies
-TRUSTED = ("folder", "import")  # written or confirmed by the skill's owner: no cap on how many
+TRUSTED = ("folder", "import")  # written or confirmed by the skill's owners, in this order: no cap on how many
+_OVERRULED = {"folder": "the skill's folder says otherwise:", "import": "an administrator's import says otherwise:"}
 
 Keys = Set[str]  # hashes of inputs, see `key_of`
 
@@ -52,7 +61,10 @@ class Redacts(Protocol):
 
 
 class Kept(Model):
-    """An example of the dataset. `key` is the hash of its input as it was before redaction."""
+    """An example of the dataset. `key` is the hash of its input as it was before redaction.
+
+    A held-out example's `group` is its cluster: the id of the first held-out example of the same thread or author.
+    """
 
     example: Example
     key: str
@@ -75,6 +87,7 @@ def build(
     *,
     schema: OutputSchema | None,
     redact: Redacts,
+    secret: str,
     frozen: Keys = frozenset(),
     trained: Keys = frozenset(),
     contributor_cap: int = 200,
@@ -82,10 +95,11 @@ def build(
 ) -> Built:
     """Make the dataset. `frozen` and `trained` are keys (see `key_of`) of inputs held out, or trained on, before.
 
+    `secret` decides by lot which inputs that users brought are held out, the skill's name which others are.
     `contributor_cap` is how many examples count of one contributor (the newest ones), folder and imports aside: about
     250 poisoned examples can plant a backdoor whatever the size of the rest (arXiv 2510.07192).
     """
-    work = _Work(skill, schema)
+    work = _Work(skill, schema, secret)
     rows = work.checked(gathered)
     rows = work.capped(rows, contributor_cap)
     tell(f"redacting {len(rows)} examples")
@@ -95,7 +109,8 @@ def build(
     train, heldout = work.split(rows, frozen, trained)
     heldout = work.without_copies(heldout)
     train = work.without_copies(train)
-    train = work.decontaminated(train, heldout)
+    train, heldout = work.decontaminated(train, heldout)
+    heldout = work.clustered(heldout)
     return Built(
         train=tuple(train),
         heldout=tuple(heldout),
@@ -130,11 +145,13 @@ def _collapsed(value: Json) -> Json:
 class _Work:
     """One dataset in the making."""
 
-    def __init__(self, skill: str, schema: OutputSchema | None) -> None:
+    def __init__(self, skill: str, schema: OutputSchema | None, secret: str) -> None:
         self.skill = skill
+        self.secret = secret
         self.schema = schema
         self.dropped: list[Dropped] = []
         self.notes: list[str] = []
+        self.busy: set[str] = set()  # authors who wrote too much to be held together
 
     def drop(self, row: Kept | Gathered, reason: str, detail: str) -> None:
         self.dropped.append(Dropped(example=row.example.id, reason=reason, detail=detail))
@@ -149,7 +166,7 @@ class _Work:
             elif self.schema is None and not (isinstance(output, str) and output.strip()):
                 self.drop(row, "empty", "the output is empty or not a text")
             elif self.schema is not None and (problems := self.schema.problems(output)):
-                self.drop(row, "breaks_schema", f"the output breaks the schema{_where(problems[0])}")
+                self.drop(row, "breaks_schema", f"the output breaks the schema{place_of(problems[0], self.schema)}")
             else:
                 kept.append(Kept(example=row.example, key=key_of(row.example), person=row.person))
         return kept
@@ -174,20 +191,22 @@ class _Work:
             if problem is not None:
                 self.drop(row, "personal_data", problem)
             elif self.schema is not None and (problems := self.schema.problems(example.output)):
-                self.drop(row, "personal_data", f"without personal data it breaks the schema{_where(problems[0])}")
+                where = place_of(problems[0], self.schema)
+                self.drop(row, "personal_data", f"without personal data it breaks the schema{where}")
             else:
                 kept.append(row.model_copy(update={"example": example}))
         return kept
 
     def settled(self, rows: list[Kept]) -> list[Kept]:
-        """One example an input. Where outputs differ, the folder's; without one there, the output that most
-        contributors gave. A tie settles nothing."""
+        """One example an input. Where outputs differ, the folder's; without one there, an administrator's import;
+        without either, the output that most contributors gave. A tie settles nothing."""
         by_key: dict[str, list[Kept]] = defaultdict(list)
         for row in rows:
             by_key[row.key].append(row)
         kept = []
         for same in by_key.values():
-            heard = [row for row in same if row.example.provenance == "folder"] or same
+            trusted = next((one for one in TRUSTED if any(row.example.provenance == one for row in same)), None)
+            heard = [row for row in same if trusted in (None, row.example.provenance)]
             voices: dict[str, set[str]] = defaultdict(set)
             for row in heard:
                 voices[canonical(row.example.output)].add(row.example.contributor or row.example.provenance)
@@ -197,7 +216,7 @@ class _Work:
                     self.drop(row, "contradiction", f"the same input has {len(ranked)} different outputs")
                 continue
             right = [row for row in same if canonical(row.example.output) == ranked[0]]
-            first = next((row for row in right if row.example.split == "heldout"), right[0])
+            first = min(right, key=_precedence)
             kept.append(first)
             for row in same:
                 if row is first:
@@ -205,12 +224,12 @@ class _Work:
                 if canonical(row.example.output) == ranked[0]:
                     self.drop(row, "duplicate", f"the same as {first.example.id}")
                 else:
-                    said = "outvoted by" if heard is same else "the skill's folder says otherwise:"
+                    said = "outvoted by" if trusted in (None, row.example.provenance) else _OVERRULED[trusted]
                     self.drop(row, "contradiction", f"{said} {first.example.id}")
         return kept
 
     def split(self, rows: list[Kept], frozen: Keys, trained: Keys) -> tuple[list[Kept], list[Kept]]:
-        """Whole groups go to one side: by what was decided before, by what the examples say, then by hash."""
+        """Whole groups go to one side: by what was decided before, by what the examples say, then by lot."""
         named = sum(1 for row in rows if row.key in frozen or row.example.split == "heldout")
         share = max(HELDOUT_SHARE, min(HELDOUT_MOST_SHARE, HELDOUT_WANTED / max(len(rows), 1)))
         if named >= HELDOUT_ENOUGH:
@@ -218,6 +237,7 @@ class _Work:
         declared = any(row.example.split is not None for row in rows if row.example.provenance == "folder")
         train: list[Kept] = []
         heldout: list[Kept] = []
+        drawn: list[tuple[float, list[Kept]]] = []  # by lot, for holding out
         for name, part in self._parts(rows, frozen, trained).items():
             if any(row.key in frozen for row in part):
                 part = self._never_trained(part, frozen, trained)
@@ -229,14 +249,54 @@ class _Work:
             elif declared and all(row.example.provenance == "folder" for row in part):
                 held = False  # the folder says what it holds out; the rest of it is for training
             elif all(row.example.provenance == "synthesis" for row in part):
-                held = False  # what a model wrote is no measure of what people ask
+                held = False
             else:
-                held = _position(self.skill, name) < share
-            (heldout if held else train).extend(part)
+                place = _position(self.secret if any(map(_users, part)) else None, self.skill, name)
+                if place < share:
+                    drawn.append((place, part))
+                    continue
+                held = False
+            (heldout if held else train).extend(self._asked(part) if held else part)
+        drawn.sort(key=lambda lot: lot[0])
+        heldout, more = self._bounded(heldout, [part for _, part in drawn], frozen)
+        train += more
         order = {row.example.id: place for place, row in enumerate(rows)}
         for side in (train, heldout):
             side.sort(key=lambda row: order[row.example.id])
         return train, heldout
+
+    def _bounded(self, heldout: list[Kept], drawn: Sequence[list[Kept]], frozen: Keys) -> tuple[list[Kept], list[Kept]]:
+        """(held out, for training after all) of what is held out for sure and of parts by lot, the first lots first.
+
+        Where the owners' held-out examples could judge alone, users' are at most as many. Those held out before stay.
+        """
+        rows = [row for part in (heldout, *drawn) for row in part if row.example.provenance != "synthesis"]
+        owners = sum(not _users(row) for row in rows)
+        room = owners if owners >= HELDOUT_JUDGES else len(rows)
+        room -= sum(_users(row) and row.key in frozen for row in heldout)
+        held, more = [], []
+        for row in heldout:
+            if _users(row) and row.key not in frozen:
+                if room <= 0:
+                    self.drop(row, "heldout_share", "it belongs to held-out ones, half of which users brought already")
+                    continue
+                room -= 1
+            held.append(row)
+        for part in drawn:
+            theirs = sum(map(_users, part))
+            if theirs and theirs > room:
+                more += part
+            else:
+                room -= theirs
+                held += self._asked(part)
+        return held, more
+
+    def _asked(self, part: list[Kept]) -> list[Kept]:
+        """A part that is held out, without what a model wrote: that is no measure of what people ask."""
+        for row in part:
+            if row.example.provenance == "synthesis":
+                self.drop(row, "synthetic_group", "a model wrote it, and what it belongs to is held out")
+        return [row for row in part if row.example.provenance != "synthesis"]
 
     def _never_trained(self, part: list[Kept], frozen: Keys, trained: Keys) -> list[Kept]:
         """A part that is held out, without what was trained on before."""
@@ -252,11 +312,11 @@ class _Work:
         """Groups that must not be torn apart: examples of one document or thread (`group`) or one author (`person`)."""
         authors = Counter(row.person for row in rows if row.person)
         # Someone who wrote a third of everything would drag it all to one side.
-        busy = {person for person, count in authors.items() if count > max(10, len(rows) / 3)}
+        busy = self.busy = {person for person, count in authors.items() if count > max(10, len(rows) / 3)}
         if busy:
             self.notes.append(
                 f"{len(busy)} of {len(authors)} authors wrote more than a third of the examples each; those are split "
-                "by thread, not by author."
+                "and judged by thread, not by author."
             )
         parts = _joined(rows, busy)
         torn = [
@@ -286,18 +346,39 @@ class _Work:
             self.drop(rows[index], "near_duplicate", f"{similarity:.0%} the words of {rows[kept_index].example.id}")
         return [row for index, row in enumerate(rows) if index not in gone]
 
-    def decontaminated(self, train: list[Kept], heldout: list[Kept]) -> list[Kept]:
-        """Training examples without those too near to a held-out one."""
-        found = contaminated(
-            [_words_of(row.example) for row in train], [_words_of(row.example) for row in heldout], NEAR
-        )
-        gone = set()
-        for index, other, similarity in found:
-            if index not in gone:
-                gone.add(index)
-                name = heldout[other].example.id
-                self.drop(train[index], "heldout_copy", f"{similarity:.0%} the words of held-out {name}")
-        return [row for index, row in enumerate(train) if index not in gone]
+    def decontaminated(self, train: list[Kept], heldout: list[Kept]) -> tuple[list[Kept], list[Kept]]:
+        """Training examples without those too near to a held-out one; held-out ones without those of users that are
+        too near to what the owners train on: nobody takes the owners' examples away by copying them."""
+        theirs = [row for row in heldout if _users(row)]
+        owners = [row for row in train if row.example.provenance in TRUSTED]
+        found = [(theirs[index], owners[other], near) for index, other, near in _near(theirs, owners)]
+        while found:
+            gone = set()
+            for row, first, similarity in found:
+                if row.key not in gone:
+                    gone.add(row.key)
+                    self.drop(row, "near_duplicate", f"{similarity:.0%} the words of {first.example.id}")
+            heldout = [row for row in heldout if row.key not in gone]
+            pairs = [(heldout[other], train[index], near) for index, other, near in _near(train, heldout)]
+            found = [pair for pair in pairs if _users(pair[0]) and pair[1].example.provenance in TRUSTED]
+        copies = set()
+        for index, other, similarity in _near(train, heldout):
+            copies.add(index)
+            self.drop(
+                train[index], "heldout_copy", f"{similarity:.0%} the words of held-out {heldout[other].example.id}"
+            )
+        return [row for index, row in enumerate(train) if index not in copies], heldout
+
+    def clustered(self, heldout: list[Kept]) -> list[Kept]:
+        """Held-out examples, each in the group of all that are not independent of it: what one author wrote goes
+        together as what one thread holds does, or intervals come out too narrow. Groups name examples, nobody else."""
+        cluster: dict[str, str] = {}
+        for part in _joined(heldout, self.busy).values():
+            cluster |= {row.key: part[0].example.id for row in part}
+        return [
+            row.model_copy(update={"example": row.example.model_copy(update={"group": cluster[row.key]})})
+            for row in heldout
+        ]
 
 
 def _joined(rows: Sequence[Kept], apart: Set[str]) -> dict[str, list[Kept]]:
@@ -331,15 +412,33 @@ def _belongs(row: Kept, apart: Set[str]) -> list[str]:
     return names
 
 
+def _users(row: Kept) -> bool:
+    """Whether any key may have brought it. What an example says of its split, only an administrator may say."""
+    return row.example.provenance not in (*TRUSTED, "synthesis") and row.example.split is None
+
+
+def _near(rows: Sequence[Kept], others: Sequence[Kept]) -> list[tuple[int, int, float]]:
+    return contaminated([_words_of(row.example) for row in rows], [_words_of(row.example) for row in others], NEAR)
+
+
+def _precedence(row: Kept) -> tuple[bool, bool, bool]:
+    """Which of equal examples is kept, least first: one named for holding out, the owners', what people wrote."""
+    example = row.example
+    return example.split != "heldout", example.provenance not in TRUSTED, example.provenance == "synthesis"
+
+
 def _words_of(example: Example) -> str:
     if isinstance(example.input, str):
         return example.input
     return "\n".join(m.content for m in example.input)
 
 
-def _position(skill: str, name: str) -> float:
-    """Where a group stands between 0 and 1: always in the same place, whatever else there is."""
-    return int(hashlib.sha256(f"{skill}\0{name}".encode("utf-8", "replace")).hexdigest()[:12], 16) / 16**12
+def _position(secret: str | None, skill: str, name: str) -> float:
+    """Where a group stands between 0 and 1: always in the same place, whatever else there is. With a `secret`, nobody
+    who does not know it can write an input for a place."""
+    text = f"{skill}\0{name}".encode("utf-8", "replace")
+    digest = hashlib.sha256(text) if secret is None else hmac.new(secret.encode(), text, hashlib.sha256)
+    return int(digest.hexdigest()[:12], 16) / 16**12
 
 
 def _digest(train: Sequence[Kept], heldout: Sequence[Kept]) -> str:
@@ -394,12 +493,6 @@ def readiness(built: Built, schema: OutputSchema | None, *, min_examples: int) -
         notes=tuple(notes),
         dropped=dict(reasons),
     )
-
-
-def _where(problem: str) -> str:
-    """' at FIELD', of a problem that quotes the value there: what a dataset says of an example outlives the example."""
-    place, colon, _ = problem.partition(": ")
-    return f" at {place}" if colon and len(place) <= 100 and " " not in place else ""
 
 
 def enumerated(schema: OutputSchema | None) -> dict[tuple[str, ...], list[Json]]:

@@ -7,8 +7,8 @@ problems, each with line, column and what would be right. Nothing is stored here
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from collections.abc import Mapping as Map
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from intern.errors import InvalidInput
@@ -24,6 +24,8 @@ from intern.types import Example, Json, Model
 
 MAX_ROWS = 20_000  # one transaction takes them all: while it runs, SQLite has no other writer
 MAX_CONTRIBUTOR = 64
+MAX_INPUT = 200_000  # characters that one row's columns may be put together to: a template can repeat them
+MAX_INPUTS = 40_000_000  # and those of all rows, which are kept in memory
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("heldout", "held-out", "held out", "held_out", "holdout", "test", "testing"), "heldout"),
@@ -81,6 +83,12 @@ def apply_mapping(file: RowFile, mapping: Mapping, schema: OutputSchema | None) 
             examples.append(Imported(row.line, *reader.read(row.cells)))
         except InvalidInput as error:
             problems.append(Problem(line=row.line, column=error.param, message=error.message))
+        if reader.made > MAX_INPUTS:
+            raise InvalidInput(
+                f"The mapping makes inputs of more than {MAX_INPUTS:,} characters of these rows: name fewer columns, "
+                "or bring the rows in several files.",
+                param="mapping",
+            )
     if not examples and not problems:
         raise InvalidInput("There are no rows in it.", param="file")
     return Import(tuple(examples), tuple(problems), tuple(_notes(file, mapping, schema)))
@@ -100,13 +108,19 @@ def _check_columns(file: RowFile, mapping: Mapping) -> None:
         if file.format == "csv":
             _check_own_header(file.columns)
         return
-    for name in mapping.columns:
-        names = {name, name.partition(".")[0]}
-        # Rows of JSON may have columns that the first ones lack.
-        if names.isdisjoint(file.columns) and (file.format == "csv" or all(map(names.isdisjoint, file.cells()))):
-            raise InvalidInput(
-                f"The file has no column '{name[:80]}'; it has {names_shown(file.columns)}.", param="mapping"
-            )
+    missing = _not_among(file.columns, mapping.columns)
+    if missing and file.format != "csv":  # rows of JSON may have columns that the first ones lack
+        missing = _not_among({name for cells in file.cells() for name in cells}, missing)
+    if missing:
+        raise InvalidInput(
+            f"The file has no column '{missing[0][:80]}'; it has {names_shown(file.columns)}.", param="mapping"
+        )
+
+
+def _not_among(present: Collection[str], names: Sequence[str]) -> list[str]:
+    """The columns, or dotted paths into them, that are not `present`."""
+    known = frozenset(present)
+    return [name for name in names if known.isdisjoint((name, name.partition(".")[0]))]
 
 
 def _check_own_header(columns: Sequence[str]) -> None:
@@ -137,11 +151,15 @@ def _notes(file: RowFile, mapping: Mapping, schema: OutputSchema | None) -> list
 
 
 class _Reader:
-    """Makes a row of an example, and the example, of cells. Raises InvalidInput whose `param` is the column."""
+    """Makes a row of an example, and the example, of cells. Raises InvalidInput whose `param` is the column.
+
+    `made`: how many characters of inputs were put together of several columns, or by a template, so far.
+    """
 
     def __init__(self, mapping: Mapping, schema: OutputSchema | None, *, is_csv: bool) -> None:
         self._mapping = mapping
         self._schema = schema
+        self.made = 0
         self._top = top(schema)
         self._is_csv = is_csv
         self._fields = [(field, column, self._top.at(field)) for field, column in mapping.fields.items()]
@@ -198,9 +216,11 @@ class _Reader:
     def _input(self, cells: Map[str, Json]) -> Json:
         mapping = self._mapping
         if mapping.template is not None:
-            values = {name: self._shown(_cell(cells, name, None)) for name in holes(mapping.template)}
+            names = holes(mapping.template)
+            values = {name: self._shown(_cell(cells, name, None)) for name in dict.fromkeys(names)}
             if not any(values.values()):
                 return ""
+            self._take(len(mapping.template) + sum(len(values[name] or "") for name in names))
             return fill(mapping.template, {name: text or "" for name, text in values.items()}).strip()
         if len(mapping.input) == 1 and not mapping.labels:
             cell = _cell(cells, mapping.input[0])
@@ -211,8 +231,18 @@ class _Reader:
         for name in mapping.input:
             text = self._shown(_cell(cells, name, None))
             if text:
-                parts.append(f"{name}: {text}" if mapping.labels else text)
-        return ("\n" if mapping.labels else "\n\n").join(parts)
+                parts.append((name, text))
+        self._take(sum(len(name) + len(text) for name, text in parts))
+        if mapping.labels:
+            return "\n".join(f"{name}: {text}" for name, text in parts)
+        return "\n\n".join(text for _, text in parts)
+
+    def _take(self, length: int) -> None:
+        """Count an input before it is put together. Raises InvalidInput if it would be too long."""
+        if length > MAX_INPUT:
+            what = f"its columns make an input of {length:,} characters; at most {MAX_INPUT:,} are read"
+            raise InvalidInput(what, param=self._mapping.columns[0])
+        self.made += length
 
     def _shown(self, cell: Json) -> str | None:
         """A cell of several that make an input. Where it is labelled, the null rule holds for it as for a field."""

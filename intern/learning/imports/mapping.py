@@ -19,6 +19,7 @@ from intern.types import Json, Model
 
 OWN_COLUMNS = ("input", "output", "id", "group", "split")
 MAX_TEXT = 65_536
+MAX_HOLES = 200  # of a template: each is filled for every row
 _MAX_BRACKETS = 500  # PyYAML's time grows with the square of open brackets
 
 Layout = Literal[
@@ -83,6 +84,8 @@ class Mapping(Model):
             raise ValueError("layout own has the columns input and output: leave layout out where they are others")
         if self.template is not None and not holes(self.template):
             raise ValueError("the template names no column: write {column} where its text belongs")
+        if self.template is not None and len(holes(self.template)) > MAX_HOLES:
+            raise ValueError(f"the template has more than {MAX_HOLES} places for columns")
         return self
 
     @property
@@ -103,7 +106,7 @@ OWN = Mapping(layout="own", input=("input",), output="output", id="id", group="g
 
 
 def holes(template: str) -> tuple[str, ...]:
-    """The columns that a template names."""
+    """The columns that a template names, one for each place."""
     return tuple(found[1].strip() for found in _HOLE.finditer(template) if found[1])
 
 

@@ -30,8 +30,9 @@ class Collection(Model):
 
 
 def gathered(parts: Parts, team: str, skill: Skill, variant: Variant) -> tuple[Built, Readiness]:
-    """The dataset as it would be now, and what it lacks; stores nothing, blocks for seconds."""
-    with parts.database.connect() as connection:
+    """The dataset as it would be now, and what it lacks; stores none of it, blocks for seconds."""
+    with parts.database.begin() as connection:
+        secret = store.split_secret(connection, team, skill.name)
         collected = store.collected(connection, team, skill.name)
         frozen = store.heldout_keys(connection, team, skill.name)
         trained = store.trained_keys(connection, team, skill.name)
@@ -40,6 +41,7 @@ def gathered(parts: Parts, team: str, skill: Skill, variant: Variant) -> tuple[B
         gather(skill, collected, augmented=variant == "augmented"),
         schema=skill.schema,
         redact=parts.redacts(team, skill),
+        secret=secret,
         frozen=frozen,
         trained=trained,
         contributor_cap=parts.contributor_cap,

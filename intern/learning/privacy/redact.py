@@ -12,17 +12,21 @@ nothing of how data is recognised, and stores nothing; the values found are neve
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol
 
 from intern.errors import InvalidInput
+from intern.learning.privacy.occurrences import Occurrences
 from intern.learning.privacy.placeholders import MARKUP, Scope, identity, mentions
-from intern.learning.privacy.places import Leaf, rebuilt
+from intern.learning.privacy.places import Leaf, place_of, rebuilt
 from intern.learning.privacy.recognisers import COVER, KINDS, Span
 from intern.schema import OutputSchema
 from intern.types import Example, Model
+
+MAX_CHARACTERS = 200_000  # of all texts of an example with their labels; no context of a model is that long
+MAX_TEXTS = 20_000
+MAX_VALUES = 2_000  # different values found in an example: a list of people rather than a request
 
 
 class Recognises(Protocol):
@@ -33,7 +37,8 @@ class Recognises(Protocol):
 
 class Found(Model):
     """Personal data of a `kind` stood at characters `start` to `end` (exclusive) of the original text. `where` names
-    the text of an example: `input`, `input/0/content`, `output/customer/name`."""
+    the text of an example: `input`, `input/0/content`, `output/customer/name`, with `*` for keys that the schema does
+    not declare."""
 
     kind: str
     start: int
@@ -47,7 +52,8 @@ class Redacted(Model):
 
 
 class RedactedExample(Model):
-    """`problem` is None, or one sentence that says why the example must not be trained on."""
+    """`problem` is None, or one sentence that says why the example must not be trained on; it quotes no value and no
+    key that the schema does not declare."""
 
     example: Example
     found: tuple[Found, ...] = ()
@@ -71,9 +77,11 @@ class Redactor:
         return frozenset(text[span.start : span.end] for text, spans in found for span in spans)
 
     def redact(self, text: str, scope: Scope | None = None) -> Redacted:
-        """One text. Raises InvalidInput when it cannot be searched, TrainingUnavailable without the recognisers."""
+        """One text. Raises InvalidInput when it is too long or cannot be searched, TrainingUnavailable without the
+        recognisers."""
         scope = scope or Scope()
-        leaves = [Leaf(text=text)]
+        leaves = _Leaves()
+        leaves.add(Leaf(text=text))
         spans = self._spans(leaves, scope, frozenset())
         return Redacted(
             text=_replaced(leaves, spans, scope)[0],
@@ -93,14 +101,9 @@ class Redactor:
         Raises TrainingUnavailable without the recognisers.
         """
         scope = scope or Scope()
-        leaves: list[Leaf] = []
-
-        def note(leaf: Leaf) -> str:
-            leaves.append(leaf)
-            return leaf.text
-
-        rebuilt(example, schema, note)
+        leaves = _Leaves()
         try:
+            rebuilt(example, schema, leaves.add)
             spans = self._spans(leaves, scope, keep)
         except InvalidInput as error:
             return RedactedExample(example=example, problem=error.message)
@@ -117,7 +120,7 @@ class Redactor:
         redacted = rebuilt(example, schema, lambda leaf: next(texts))
         broken = None
         if schema is not None and found and (problems := schema.problems(redacted.output)):
-            broken = f"without personal data the output breaks the schema: {problems[0]}"
+            broken = f"without personal data the output breaks the schema{place_of(problems[0], schema)}"
         return RedactedExample(example=redacted, found=found, problem=broken)
 
     def for_schema(
@@ -142,6 +145,7 @@ class Redactor:
             scope.reserve(leaf.text)
         spans: list[list[Span]] = [[] for _ in leaves]
         waiting = list(range(len(leaves)))
+        known = 0
         while waiting:
             covered = [_Covered(leaves[i], [*untouched[i], *spans[i]]) for i in waiting]
             changed = set()
@@ -150,7 +154,10 @@ class Redactor:
                 spans[i] += new
                 if new:
                     changed.add(i)
-            changed |= self._repeated(leaves, untouched, spans, scope)
+            values = _values(leaves, spans, scope)
+            if len(values) > known:  # else every text was looked through for them
+                changed |= _repeated(leaves, untouched, spans, values)
+                known = len(values)
             waiting = sorted(changed)
         return [sorted(its, key=lambda span: span.start) for its in spans]
 
@@ -159,27 +166,33 @@ class Redactor:
             return False
         return not keep or identity(span.kind, text[span.start : span.end]) not in _identities(span.kind, keep)
 
-    def _repeated(
-        self, leaves: Sequence[Leaf], untouched: list[list[Span]], spans: list[list[Span]], scope: Scope
-    ) -> set[int]:
-        """Add to `spans` where a value that was found in one text stands in the same words; returns which changed."""
-        values: dict[str, str] = dict(scope.values)
-        for leaf, its in zip(leaves, spans, strict=True):
-            for span in its:
-                values.update(mentions(span.kind, leaf.text[span.start : span.end]))
-        if not values:
-            return set()
-        longest_first = sorted(values, key=lambda value: (-len(value), value))
-        pattern = re.compile("|".join(map(_alone, longest_first)))
-        changed = set()
-        for i, leaf in enumerate(leaves):
-            taken = [*untouched[i], *spans[i]]
-            for match in pattern.finditer(leaf.text):
-                start, end = match.span()
-                if all(end <= other.start or start >= other.end for other in taken):
-                    spans[i].append(Span(values[match.group()], start, end, 0))
-                    changed.add(i)
-        return changed
+
+def _values(leaves: Sequence[Leaf], spans: Sequence[Sequence[Span]], scope: Scope) -> dict[str, str]:
+    """The texts that stand for what was found or is known in the scope, with their kind. Raises InvalidInput."""
+    values = dict(scope.values)
+    for leaf, its in zip(leaves, spans, strict=True):
+        for span in its:
+            values.update(mentions(span.kind, leaf.text[span.start : span.end]))
+    if len(values) - len(scope.values) > MAX_VALUES:
+        raise InvalidInput(f"There is too much personal data in it: more than {MAX_VALUES:,} different values.")
+    return values
+
+
+def _repeated(
+    leaves: Sequence[Leaf], untouched: list[list[Span]], spans: list[list[Span]], values: Mapping[str, str]
+) -> set[int]:
+    """Add to `spans` where a value that was found in one text stands in the same words; returns which changed."""
+    occurrences = Occurrences(values)
+    changed = set()
+    for i, leaf in enumerate(leaves):
+        taken = bytearray(len(leaf.text))
+        for span in (*untouched[i], *spans[i]):
+            taken[span.start : span.end] = b"\x01" * (span.end - span.start)
+        for start, end in occurrences.find(leaf.text):
+            if taken.find(1, start, end) < 0:
+                spans[i].append(Span(values[leaf.text[start:end]], start, end, 0))
+                changed.add(i)
+    return changed
 
 
 @lru_cache(maxsize=256)
@@ -187,11 +200,20 @@ def _identities(kind: str, values: frozenset[str]) -> frozenset[str]:
     return frozenset(identity(kind, value) for value in values)
 
 
-def _alone(value: str) -> str:
-    """A regular expression of the value where no word or number goes on beside it."""
-    before = r"(?<!\d)" if value[0].isdigit() else r"(?<![\w-])"
-    after = r"(?!\d)" if value[-1].isdigit() else r"(?![\w-])"
-    return before + re.escape(value) + after
+class _Leaves(list[Leaf]):
+    """The texts of one example. Raises InvalidInput with the first one that is too much."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._room = MAX_CHARACTERS
+
+    def add(self, leaf: Leaf) -> str:
+        self._room -= len(leaf.text) + len(leaf.label)
+        if self._room < 0 or len(self) == MAX_TEXTS:
+            most = f"{MAX_CHARACTERS:,} characters or {MAX_TEXTS:,} texts"
+            raise InvalidInput(f"It is too long to be searched for personal data: more than {most}.")
+        self.append(leaf)
+        return leaf.text
 
 
 class _Covered:

@@ -57,6 +57,8 @@ WHY = {  # an example was left out
     "near_duplicate": "nearly the same as another one",
     "heldout_copy": "nearly the same as a held-out one",
     "trained_group": "was trained on, and its thread is held out",
+    "heldout_share": "belongs to held-out ones, half of which users brought",
+    "synthetic_group": "written by a model, and its document is held out",
 }
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from intern.learning.examples.dataset import Built, Gathered, build, key_of, readiness
+from intern.learning.judging.evaluate import score
 from intern.schema import OutputSchema, check_schema
+from intern.skill import Skill, SkillSpec
 from intern.types import Example, Message
 
 SCHEMA = check_schema(
@@ -18,6 +22,7 @@ SCHEMA = check_schema(
         "properties": {"topic": {"enum": ["order", "refund", "other"]}, "urgent": {"type": "boolean"}},
     }
 )
+SKILL = Skill("sorting", SkillSpec(title="S", description="d", instructions="Sort."), SCHEMA, (), (), Path())
 
 NOUNS = ["invoice", "parcel", "ticket", "chair", "window", "engine", "garden", "planet", "river", "teacher", "violin"]
 VERBS = ["arrived", "vanished", "broke", "melted", "doubled", "froze", "sang", "moved", "burned", "floated"]
@@ -38,7 +43,7 @@ def no_redaction(example: Example) -> tuple[Example, str | None]:
 
 def made(rows: list[Gathered | Example], schema: OutputSchema | None = SCHEMA, **options: Any) -> Built:
     gathered = [row if isinstance(row, Gathered) else Gathered(example=row) for row in rows]
-    return build("skill", gathered, schema=schema, redact=no_redaction, **options)
+    return build("skill", gathered, schema=schema, redact=no_redaction, **{"secret": "lot", **options})
 
 
 def ids(rows: Any) -> list[str]:
@@ -122,8 +127,10 @@ def test_an_input_that_was_trained_on_and_held_out_is_on_neither_side() -> None:
 
 
 def test_a_group_is_never_torn_apart() -> None:
-    built = made([example(n, group=f"thread {n // 4}") for n in range(200)])
-    sides = [{row.example.group for row in side} for side in (built.train, built.heldout)]
+    rows = [example(n, group=f"thread {n // 4}") for n in range(200)]
+    built = made(rows)  # type: ignore[arg-type]
+    thread = {row.id: row.group for row in rows}
+    sides = [{thread[row.example.id] for row in side} for side in (built.train, built.heldout)]
     assert all(sides)
     assert not sides[0] & sides[1]
 
@@ -134,6 +141,35 @@ def test_an_authors_examples_stay_together_also_across_threads() -> None:
     sides = [{row.person for row in side} for side in (built.train, built.heldout)]
     assert all(sides)
     assert not sides[0] & sides[1]
+
+
+def clusters(built: Built) -> list[list[str]]:
+    """What intervals are clustered by: ids of held-out examples that count as one observation."""
+    found: dict[str, list[str]] = {}
+    for row in built.heldout:
+        answer = json.dumps(row.example.output)
+        found.setdefault(score(SKILL, row.example, answer).group, []).append(row.example.id)
+    return list(found.values())
+
+
+def test_what_one_author_wrote_is_judged_as_dependent_and_nothing_names_the_author() -> None:
+    rows = [
+        Gathered(example=example(n, group=f"record {n}", split="heldout"), person=f"pat {n % 6}") for n in range(60)
+    ]
+    built = made([*rows, *(example(n, split="train") for n in range(60, 90))])
+    assert sorted(clusters(built)) == sorted([f"e{n}" for n in range(author, 60, 6)] for author in range(6))
+    assert not any("pat" in row.example.model_dump_json() for row in built.heldout)
+
+
+def test_threads_join_authors_in_what_is_judged_as_dependent() -> None:
+    asked = {0: ("ann", "a"), 1: ("ann", "b"), 2: ("ben", "b"), 3: (None, "c"), 4: (None, "c"), 5: (None, None)}
+    rows = [Gathered(example=example(n, group=g, split="heldout"), person=who) for n, (who, g) in asked.items()]
+    assert clusters(made([*rows, example(9, split="train")])) == [["e0", "e1", "e2"], ["e3", "e4"], ["e5"]]
+
+
+def test_who_wrote_more_than_a_third_is_judged_by_thread() -> None:
+    rows = [Gathered(example=example(n, group=f"t{n // 2}", split="heldout"), person="only") for n in range(40)]
+    assert len(clusters(made([*rows, example(50, split="train")]))) == 20
 
 
 def test_one_author_of_everything_is_split_by_thread_and_said_so() -> None:
@@ -182,6 +218,24 @@ def test_nobody_outvotes_the_skills_folder(split: Any) -> None:
     assert "the skill's folder says otherwise: e1" in {row.detail for row in built.dropped}
 
 
+def test_two_keys_do_not_outvote_an_administrators_import() -> None:
+    imported = example(1, id="imported", contributor="key admin", provenance="import")
+    loud = [example(1, "refund", id=f"x{n}", contributor=f"key {n}", provenance="api") for n in range(2)]
+    built = made([*loud, imported, example(2, split="train"), example(3, split="heldout")])
+    (kept,) = [row.example for row in (*built.train, *built.heldout) if row.key == key_of(imported)]
+    assert (kept.id, kept.output) == ("imported", {"topic": "order"})
+    assert [(row.example, row.reason, row.detail) for row in built.dropped] == [
+        (f"x{n}", "contradiction", "an administrator's import says otherwise: imported") for n in range(2)
+    ]
+
+
+def test_one_key_does_not_silence_an_administrators_import() -> None:
+    imported = example(1, id="imported", contributor="key admin", provenance="import", split="train")
+    dissent = example(1, "refund", id="dissent", contributor="key", provenance="api")
+    built = made([dissent, imported, example(3, split="heldout")])
+    assert (ids(built.train), reasons(built)) == (["imported"], {"dissent": "contradiction"})
+
+
 def test_where_the_folder_contradicts_itself_nobody_else_decides() -> None:
     folder = [example(1), example(1, "refund", id="other")]
     votes = [example(1, id=f"x{n}", contributor=f"key {n}", provenance="api") for n in range(3)]
@@ -218,6 +272,64 @@ def test_a_near_copy_of_a_held_out_input_is_not_trained_on() -> None:
     assert "held" in built.dropped[0].detail
 
 
+def lot(rows: list[Example], secret: str) -> set[str]:
+    return set(ids(made(rows, secret=secret).heldout))  # type: ignore[arg-type]
+
+
+def test_which_of_users_inputs_are_held_out_hangs_on_a_secret_and_which_of_the_owners_does_not() -> None:
+    users = [example(n, provenance="api", contributor="key") for n in range(100)]
+    assert lot(users, "one") == lot(users, "one")
+    assert lot(users, "one") != lot(users, "two")
+    for owners in ([example(n) for n in range(100)], [example(n, provenance="import") for n in range(100)]):
+        assert lot(owners, "one") == lot(owners, "two")
+
+
+def test_no_text_that_one_key_writes_is_held_out_by_the_writers_choice() -> None:
+    folder = [example(n) for n in range(300)]
+    guessed = [row for n in range(1000, 2000) for row in lot([example(n, provenance="api")], "a guess")]
+    chosen = [example(int(name[1:]), "refund", provenance="api", contributor="eve") for name in guessed[:200]]
+    assert len(chosen) == 200
+    held = made([*folder, *chosen]).heldout
+    assert 0 < sum(row.example.contributor == "eve" for row in held) < 60
+
+
+def test_users_inputs_are_at_most_half_of_what_is_held_out() -> None:
+    folder = [example(n, split="heldout" if n < 40 else "train") for n in range(100)]
+    flood = [example(n, provenance="api", contributor=f"key {n % 9}") for n in range(100, 900)]
+    built = made([*folder, *flood])
+    assert (len(built.heldout), sum(row.example.provenance == "api" for row in built.heldout)) == (80, 40)
+    assert len(built.train) == 820, "the rest is for training"
+
+
+def test_where_the_owners_examples_are_too_few_to_judge_users_are_held_out_beside_them() -> None:
+    folder = [example(n, split="heldout" if n < 5 else "train") for n in range(10)]
+    reviews = [example(n, provenance="review", contributor=f"key {n % 9}") for n in range(100, 300)]
+    assert sum(row.example.provenance == "review" for row in made([*folder, *reviews]).heldout) > 30
+
+
+def test_what_was_held_out_stays_so_and_no_user_adds_to_it_through_its_group() -> None:
+    folder = [example(n, split="heldout" if n < 30 else "train") for n in range(60)]
+    mine = [example(n, provenance="api", contributor="eve", group="eve:g") for n in range(100, 180)]
+    frozen = {key_of(row) for row in mine[:35]}
+    built = made([*folder, *mine], frozen=frozen)
+    assert frozen <= {row.key for row in built.heldout}
+    assert (len(built.heldout), set(reasons(built).values())) == (65, {"heldout_share"})
+    assert len(built.train) == 30, "nor is what belongs to held-out ones trained on"
+
+
+def test_a_users_copy_takes_no_example_of_the_owners_away() -> None:
+    words = "the monthly invoice from the northern office shows a wrong amount for item"
+    near = [example(1, "refund", id=f"near{n}", input=f"{words} n{n}", provenance="api") for n in range(3)]
+    for provenance in ("folder", "import"):
+        owners = example(1, id="owners", input=f"{words} seven", split="train", provenance=provenance)
+        user = example(2, id="user", input=f"{words} eight", provenance="api")
+        rest = [example(n, split="train" if n < 20 else "heldout") for n in range(10, 30)]
+        built = made([owners, *near, user, *rest], frozen={key_of(row) for row in near}, trained={key_of(user)})
+        assert "owners" in ids(built.train)
+        assert reasons(built)["near0"] == "near_duplicate"
+        assert not {row.example.provenance for row in built.heldout} & {"api"}
+
+
 def test_near_copies_count_once_unless_their_outputs_differ() -> None:
     words = "the monthly invoice from the northern office shows a wrong amount for item"
     rows = [
@@ -235,6 +347,21 @@ def test_synthetic_examples_are_never_held_out() -> None:
     assert not built.heldout
 
 
+def test_synthetic_examples_of_a_held_out_document_are_left_out() -> None:
+    asked = [example(n, group=f"doc {n % 5}", split="train" if n % 5 else "heldout") for n in range(50)]
+    written = [example(n, group=f"doc {n % 5}", provenance="synthesis") for n in range(50, 100)]
+    built = made([*asked, *written])
+    assert {row.example.provenance for row in built.heldout} == {"folder"}
+    assert reasons(built) == {f"e{n}": "synthetic_group" for n in range(50, 100, 5)}
+    assert len(built.train) == 80
+
+
+def test_of_a_question_that_both_asked_what_a_person_wrote_is_held_out() -> None:
+    rows = [example(1, id="written", provenance="synthesis"), example(1, id="asked", provenance="review")]
+    built = made([*rows, example(2, split="train")], frozen={key_of(rows[0])})
+    assert (ids(built.heldout), reasons(built)) == (["asked"], {"written": "duplicate"})
+
+
 def test_personal_data_that_cannot_be_taken_out_drops_the_example() -> None:
     def redact(example: Example) -> tuple[Example, str | None]:
         if example.id == "e1":
@@ -242,7 +369,7 @@ def test_personal_data_that_cannot_be_taken_out_drops_the_example() -> None:
         return example.model_copy(update={"input": "<EMAIL_1>"}) if example.id == "e2" else example, None
 
     rows = [Gathered(example=example(n, split="train")) for n in range(4)]
-    built = build("skill", rows, schema=SCHEMA, redact=redact)
+    built = build("skill", rows, schema=SCHEMA, redact=redact, secret="lot")
     assert reasons(built) == {"e1": "personal_data"}
     assert next(row for row in built.train if row.example.id == "e2").example.input == "<EMAIL_1>"
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any, get_args
+from unittest import mock
 
 import pytest
 
 from intern.errors import InvalidInput
-from intern.learning.imports.importing import MAX_ROWS, Import, apply_mapping, check_whole
+from intern.learning.imports.importing import MAX_INPUT, MAX_INPUTS, MAX_ROWS, Import, apply_mapping, check_whole
 from intern.learning.imports.mapping import OWN, Layout, Mapping, dump_mapping, load_mapping, make_mapping
 from intern.learning.imports.nulls import NULL_WORDS, NullRule
 from intern.learning.imports.rowfile import open_rows
@@ -378,6 +381,42 @@ def test_a_column_that_is_not_there_refuses_the_mapping() -> None:
     assert len(read(late, keys).examples) == 301
 
 
+def test_late_columns_are_looked_for_in_one_pass() -> None:
+    names = [f"k{n}" for n in range(150)]
+    rows = [{"a": "x", "b": "y"}] * 8_000 + [{"a": "x", "b": "y", **dict.fromkeys(names, "1")}]
+    file = open_rows("\n".join(map(json.dumps, rows)).encode())
+    keys = {"template": "{a}" + "".join(f"{{{name}}}" for name in names), "output": "b"}
+    with mock.patch.object(file, "rows", wraps=file.rows) as passes:
+        assert len(apply_mapping(file, make_mapping(keys), None).examples) == len(rows)
+    assert passes.call_count == 2, "one to find the columns, one to read the rows"
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"template": "{a}{a} {a}"}, {"input": ["a"] * 3}, {"input": ["a", "a", "a"], "labels": True}],
+    ids=["template", "paragraphs", "lines"],
+)
+def test_a_mapping_that_swells_a_row_is_a_problem_of_that_row(keys: dict[str, Any]) -> None:
+    rows = [{"a": "x" * 100, "b": "y"}, {"a": "x" * (MAX_INPUT // 3), "b": "y"}]
+    found = read(rows, {**keys, "output": "b"})
+    assert [imported.line for imported in found.examples] == [1]
+    (bad,) = found.problems
+    assert (bad.line, bad.column) == (2, "a")
+    assert re.search(r"make an input of 200,\d\d\d characters; at most 200,000 are read", bad.message)
+
+
+def test_a_mapping_that_swells_all_rows_is_refused_before_they_fill_the_memory() -> None:
+    cell = "x" * (MAX_INPUT // 200)
+    rows = [{"a": cell, "b": "y"}] * (MAX_INPUTS // MAX_INPUT + 10)
+    tracemalloc.start()
+    with pytest.raises(InvalidInput, match="inputs of more than 40,000,000 characters") as caught:
+        read(rows, {"template": "{a}" * 199, "output": "b"})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert caught.value.param == "mapping"
+    assert peak < 2 * MAX_INPUTS
+
+
 def test_notes_say_what_people_should_know() -> None:
     data = "a;b;c;d\n" + "Das Café schließt früher;ja;1;2\n" * 9
     found = apply_mapping(open_rows(data.encode("cp1252")), make_mapping({"input": "a", "output": "b"}), None)
@@ -434,6 +473,7 @@ def test_a_mapping_is_printed_as_it_is_read() -> None:
         ("input: a\ntemplate: '{b}'\noutput: c", "give exactly one of"),
         ("layout: own\ninput: a\noutput: output", "layout own has the columns input and output"),
         ("template: no hole\noutput: c", "the template names no column"),
+        (f"template: '{'{a}' * 201}'\noutput: c", "the template has more than 200 places for columns"),
         ("input: a\noutput: b\nnulls: maybe", "key 'nulls'"),
         ("input: a\noutput: b\ninputs: c", "key 'inputs' is unknown; known are layout, input"),
         ("input: &a x\noutput: *a", "YAML alias"),

@@ -118,6 +118,27 @@ def test_only_an_admin_speaks_for_other_contributors(server: Any) -> None:
     assert server.http().post("/api/examples", json={**body, "provenance": "folder"}).status_code == 400
 
 
+def test_what_a_users_key_brought_is_an_import_once_an_admin_imports_it(server: Any) -> None:
+    row = {"input": "what a storm", "output": {"mood": "bad"}}
+    mine = {**row, "group": "mine"}
+    assert send(server, "import", json.dumps([mine]), name="a.json").json()["added"] == 1
+    (before,) = examples(server)
+    file = json.dumps([{**row, "group": "letters", "split": "heldout"}])
+    assert send(server, "import", file, "admin", name="a.json").json() == {
+        "skill": "mood",
+        "added": 0,
+        "same": 1,
+        "skipped": 0,
+        "problems": [],
+    }
+    (found,) = examples(server)
+    brought = {"provenance": "import", "contributor": server.ids["admin"], "group": "letters", "split": "heldout"}
+    assert found == {**before, **brought}
+    assert server.http("user").delete(f"/api/examples/{found['id']}?skill=mood").status_code == 403
+    assert send(server, "import", json.dumps([mine]), name="a.json").json()["same"] == 1
+    assert examples(server) == [found], "and a user's key takes nothing back"
+
+
 def test_what_a_users_key_imports_counts_as_its_own_examples(server: Any) -> None:
     grouped = "body,verdict,thread\nwhat a storm,bad,t1\nwhat a breeze,good,\n"
     mapping = {"input": "body", "output": {"mood": "verdict"}, "group": "thread"}

@@ -33,12 +33,20 @@ def ask(server: Any, text: str, key: str = "user", **more: Any) -> dict[str, Any
 
 
 def test_examples_are_added_with_their_provenance_and_routed_by_at_once(server: Any) -> None:
-    answer = add(server, {"input": "gloomy clouds", "output": {"mood": "bad"}, "split": "heldout"}, key="admin")
+    answer = add(server, {"input": "gloomy clouds", "output": {"mood": "bad"}}, key="admin")
     assert (answer.status_code, answer.json()["added"]) == (201, 1)
     (new,) = [e for e in examples(server) if e["provenance"] == "api"]
     assert new["id"] == answer.json()["data"][0]["id"]
     assert (new["input"], new["contributor"], new["skill"]) == ("gloomy clouds", server.ids["admin"], "mood")
     assert server.http("user").post("/api/route", json={"input": "gloomy"}).json()["skill"] == "mood"
+    counts = server.http("user").get("/api/skills/mood").json()
+    assert (counts["examples"], counts["heldout"]) == (2, 1)
+
+
+def test_a_held_out_example_is_no_utterance_to_route_by(server: Any) -> None:
+    answer = add(server, {"input": "quaint zephyrs", "output": {"mood": "bad"}, "split": "heldout"}, key="admin")
+    assert (answer.status_code, answer.json()["added"]) == (201, 1)
+    assert server.http("user").post("/api/route", json={"input": "zephyrs"}).json()["skill"] is None
     counts = server.http("user").get("/api/skills/mood").json()
     assert (counts["examples"], counts["heldout"]) == (2, 2)
 
