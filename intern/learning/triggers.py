@@ -40,7 +40,7 @@ class Situation(Model):
     examples: int  # all that there are
     new: int  # collected since the last training began
     last: datetime | None  # when that was
-    this_week: int  # trainings that began within a week
+    this_week: int  # trainings that began within a week; one that found too few good examples is none
     trained: bool = True  # it came as far as a dataset
     recent: Sequence[bool] = ()
     before: Sequence[bool] = ()
@@ -132,7 +132,7 @@ class Triggers:
                 examples=len(skill.examples) + collected,
                 new=records.examples_since(connection, team, skill.name, last) if last else collected,
                 last=last,
-                this_week=sum(at - run.created < WEEK for run in runs),
+                this_week=sum(at - run.created < WEEK for run in runs if run.dataset is not None),
                 trained=not runs or runs[0].dataset is not None,
                 recent=[accepted for when, accepted in verdicts if last is not None and when > last][:COMPARED],
                 before=[accepted for when, accepted in verdicts if last is None or when <= last][:COMPARED],

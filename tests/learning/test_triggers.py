@@ -174,6 +174,14 @@ async def test_a_training_that_found_too_few_is_tried_again_soon(house: House) -
     assert await house.look() == ["eager"]
 
 
+async def test_trainings_that_found_too_few_use_up_nothing_of_the_week(house: House) -> None:
+    collect(house.database, "eager", 30)
+    for days in (3, 2, 1):  # three a week are allowed
+        ran(house.database, "eager", state="failed", dataset=None, days=days)
+    collect(house.database, "eager", 1)
+    assert await house.look() == ["eager"]
+
+
 async def test_examples_that_were_written_by_a_teacher_are_none_that_people_brought(house: House) -> None:
     with house.database.begin() as connection:
         for number in range(20):
