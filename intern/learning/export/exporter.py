@@ -43,6 +43,7 @@ REPORT = "export.json"
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
 _NAME = re.compile(r"([a-z0-9-]+)@v([1-9][0-9]{0,8})")
 _STAGING = ".exporting-"
+_FORMER = ".former-"  # what a forced export takes the place of, until that stands there
 _ROOM = 50_000_000  # bytes beyond what is counted: tokenizer, card, the job's own files
 _NEEDED: Mapping[str, Sequence[str]] = {
     "peft": ("torch", "transformers", "peft"),
@@ -171,9 +172,16 @@ class Exporter:
         return self._root / team / folder
 
     def _sweep(self, folder: Path) -> None:
-        """Remove what a crash left. No other process works here: the workspace has one owner."""
+        """Remove what a crash left, and put back what it took away. No other process works here: the workspace has one
+        owner."""
         for left in folder.glob(f"{_STAGING}*"):
             shutil.rmtree(left, ignore_errors=True)
+        for former in folder.glob(f"{_FORMER}*"):
+            target = folder / former.name.removeprefix(_FORMER)
+            if target.exists():
+                shutil.rmtree(former, ignore_errors=True)
+            else:
+                os.rename(former, target)
 
     def _check_room(self, folder: Path, chosen: _Chosen, format: Format) -> None:
         """Raises StoreFailure, with the numbers, when the disk has too little room."""
@@ -269,7 +277,7 @@ class Exporter:
         for path in (*folder.iterdir(), folder):
             _sync(path)
         check_free(target, force)
-        former = staging / "former"
+        former = target.with_name(f"{_FORMER}{target.name}")
         if target.exists():
             os.rename(target, former)
         try:
@@ -279,6 +287,7 @@ class Exporter:
                 os.rename(former, target)
             raise
         _sync(target.parent)
+        shutil.rmtree(former, ignore_errors=True)
         sizes = {path.name: path.stat().st_size for path in sorted(target.iterdir())}
         return Exported(
             name=chosen.adapter.name,

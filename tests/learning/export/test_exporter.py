@@ -144,6 +144,18 @@ def test_a_base_from_the_hub_is_linked(workspace: Workspace, adapter: Adapter) -
     assert "--max-lora-rank 8" in text
 
 
+def test_a_crash_between_taking_away_and_putting_in_place_loses_no_export(exporter: Exporter, tmp_path: Path) -> None:
+    """As if the process had ended between the two renames, then after both."""
+    (tmp_path / ".former-here").mkdir()
+    (tmp_path / ".former-here" / "export.json").write_text("old")
+    exporter._sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    assert (tmp_path / "here" / "export.json").read_text() == "old"
+    (tmp_path / ".former-here").mkdir()
+    exporter._sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
 def test_the_card_of_an_adapter_itself_loads_it_onto_its_base_and_speaks_of_no_export(
     workspace: Workspace, adapter: Adapter
 ) -> None:
