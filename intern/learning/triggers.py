@@ -126,7 +126,8 @@ class Triggers:
             if any(run.state in ("queued", "running") for run in runs):
                 return None
             last = runs[0].created if runs else None
-            verdicts = records.acceptance(connection, team, skill.name)
+            recent = records.acceptance(connection, team, skill.name)
+            before = records.acceptance(connection, team, skill.name, until=last) if last else recent
             collected = records.examples_since(connection, team, skill.name)
             situation = Situation(
                 examples=len(skill.examples) + collected,
@@ -134,8 +135,8 @@ class Triggers:
                 last=last,
                 this_week=sum(at - run.created < WEEK for run in runs if run.dataset is not None),
                 trained=not runs or runs[0].dataset is not None,
-                recent=[accepted for when, accepted in verdicts if last is not None and when > last][:COMPARED],
-                before=[accepted for when, accepted in verdicts if last is None or when <= last][:COMPARED],
+                recent=[accepted for when, accepted in recent if last is not None and when > last][:COMPARED],
+                before=[accepted for _, accepted in before][:COMPARED],
             )
         return due(skill.spec.learning, situation, at)
 

@@ -300,8 +300,11 @@ def examples_since(connection: Connection, team: str, skill: str, since: datetim
     return int(connection.execute(query if since is None else query.where(ExampleRow.created > since)).scalar_one())
 
 
-def acceptance(connection: Connection, team: str, skill: str, *, limit: int = 1_000) -> list[tuple[datetime, bool]]:
-    """(when, whether the answer was taken as it was) of the last verdict on each of a skill's records, newest first."""
+def acceptance(
+    connection: Connection, team: str, skill: str, *, until: datetime | None = None, limit: int = 1_000
+) -> list[tuple[datetime, bool]]:
+    """(when, whether the answer was taken as it was) of the last verdict on each of a skill's records, newest first; of
+    verdicts up to `until`, where that is given."""
     query = (
         sa.select(ReviewRow.record, ReviewRow.verdict, ReviewRow.created)
         .join(RecordRow, RecordRow.id == ReviewRow.record)
@@ -309,6 +312,8 @@ def acceptance(connection: Connection, team: str, skill: str, *, limit: int = 1_
         .order_by(ReviewRow.id.desc())
         .limit(limit)
     )
+    if until is not None:
+        query = query.where(ReviewRow.created <= until)
     newest: dict[str, tuple[datetime, bool]] = {}
     for record, verdict, when in connection.execute(query):
         newest.setdefault(record, (when, verdict == "accept"))

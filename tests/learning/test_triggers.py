@@ -252,3 +252,19 @@ async def test_acceptance_is_the_last_word_on_each_record_of_the_skill(database:
         assert [accepted for _, accepted in records.acceptance(connection, TEAM, "eager")] == [True, True]
         assert [accepted for _, accepted in records.acceptance(connection, TEAM, "calm")] == [False]
         assert records.acceptance(connection, "blue", "eager") == []
+
+
+async def test_acceptance_before_a_moment_is_known_however_much_was_judged_since(database: Database) -> None:
+    recorder = records.Recorder(database)
+    made = [record(skill="eager") for _ in range(6)]
+    for one in made:
+        recorder.put(one)
+    recorder.close()
+    for one in made[:2]:
+        judged(database, NOW - timedelta(days=2), "accept", one)
+    for one in made[2:]:
+        judged(database, NOW, "reject", one)
+    with database.connect() as connection:
+        found = records.acceptance(connection, TEAM, "eager", until=NOW - timedelta(days=1), limit=3)
+        assert [accepted for _, accepted in found] == [True, True]
+        assert [accepted for _, accepted in records.acceptance(connection, TEAM, "eager", limit=3)] == [False] * 3
