@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy.engine import Engine as Database
@@ -35,6 +36,7 @@ class Journal:
         self._adapters = adapters
         self._look = look
         self._changed = asyncio.Condition()
+        self._told = 0  # changes so far: whoever read before one of them reads again
         self._ordinals: dict[str, int] = {}
         self._passing: dict[str, Event] = {}  # the newest event that is not kept, by run
 
@@ -86,15 +88,15 @@ class Journal:
         """(ordinal, event) from `after` on, those to come included, until the run has ended. Raises NotFound."""
         passing: Event | None = None
         while True:
-            async with self._changed:
-                found = await asyncio.to_thread(self._get, team, run)
-                rows = await asyncio.to_thread(self._events, team, run, after)
-                newest = self._passing.get(run)
-                if not rows and newest is passing and found.state not in ENDED:
-                    with suppress(TimeoutError):  # another process may carry it out
-                        async with asyncio.timeout(self._look):
-                            await self._changed.wait()
-                    continue
+            told = self._told
+            found = await asyncio.to_thread(self._get, team, run)
+            rows = await asyncio.to_thread(self._events, team, run, after)
+            newest = self._passing.get(run)
+            if not rows and newest is passing and found.state not in ENDED:
+                with suppress(TimeoutError):  # another process may carry it out
+                    async with asyncio.timeout(self._look), self._changed:
+                        await self._changed.wait_for(partial(self._is_past, told))
+                continue
             for ordinal, body in rows:
                 after = ordinal
                 yield ordinal, Event.model_validate(body)
@@ -104,7 +106,11 @@ class Journal:
             if found.state in ENDED and not rows:
                 return
 
+    def _is_past(self, told: int) -> bool:
+        return self._told != told
+
     async def _notify(self) -> None:
+        self._told += 1
         async with self._changed:
             self._changed.notify_all()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -237,6 +238,28 @@ async def test_a_skill_that_was_changed_while_it_trained_is_promoted_by_a_person
     assert kept(house, run).decision == "promote"
     assert house.deployments.promoted == []
     assert any(said in e.text for e in events if e.kind == "warning")
+
+
+async def test_a_follower_that_waits_for_the_database_holds_up_nobody(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = house.learner()._journal
+    run = Run(id="run_slow", team=TEAM, skill="one", state="queued", created=now())
+    await journal.save(run)
+    reading, go_on = threading.Event(), threading.Event()
+    get = journal._get
+
+    def slow(team: str, name: str) -> Run:
+        reading.set()
+        go_on.wait(20)
+        return get(team, name)
+
+    monkeypatch.setattr(journal, "_get", slow)
+    following = asyncio.create_task(anext(journal.follow(TEAM, run.id)))
+    await asyncio.to_thread(reading.wait, 20)
+    await asyncio.wait_for(journal.tell(run, Event(kind="step", step=1)), 10)
+    go_on.set()
+    assert (await following)[1].step == 1
 
 
 async def test_a_loss_that_is_no_number_is_kept_as_none(house: House) -> None:
