@@ -1,13 +1,14 @@
 """A simulated month: people review a skill's answers in batches, some of them badly, and the loop learns by itself.
 
-One skill takes the details out of requests (SNIPS, ratings of books) and begins with no example. Each batch
-of requests is answered by whatever serves at the time; each answer is judged by one of five people: three careful ones,
-a careless one, 15% of whose corrections are wrong, and one who poisons: whatever he is shown, he "corrects" it to one
-and the same output. After each batch the triggers look, and the loop trains, gates and promotes as it sees fit.
-Accuracy (the whole output is right) is measured on 500 requests with right outputs that the platform never sees,
-whenever what serves has changed.
+One skill takes the details out of what people ask an assistant (SNIPS) and begins with no example. Its work grows: at
+first people rate books, then most of them fill playlists, then most of them search for films, books and songs. Each
+batch of requests is answered by whatever serves at the time; each answer is judged by one of five people: three careful
+ones, a careless one, 15% of whose corrections are wrong, and one who poisons: whatever he is shown, he "corrects" it to
+one and the same output. After each batch the triggers look, and the loop trains, gates and promotes as it sees fit.
+Accuracy (the whole output is right) is measured on 500 requests of all kinds with right outputs that the platform never
+sees, whenever what serves has changed.
 
-    python -m benchmarks.month [--batches N...]
+    python -m benchmarks.month [--batches N N N]
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 import yaml
 
 from benchmarks import learning, report
-from benchmarks.snips import rows, schema_of, spec_of
+from benchmarks.snips import rows, schema_of
 from intern.errors import OutputInvalid
 from intern.learning.judging.statistics import clustered_mean
 from intern.reviews import Judgement
@@ -34,10 +35,11 @@ from intern.store.learning import get_run, list_runs
 from intern.types import Ask, Caller, Json, Message, Run
 from intern.workspace import Workspace
 
-INTENT = "RateBook"
-SKILL = "book-ratings"
+KINDS = ("RateBook", "AddToPlaylist", "SearchCreativeWork")  # one more with each batch
+SKILL = "requests"
 CLEAN = 500
-BATCHES = (110, 200, 400)
+BATCHES = (240, 260, 300)
+NEWEST = 0.6  # of a batch are of the kind that is new
 # who reviews, with which share of the answers
 PEOPLE = {"ana": 0.28, "ben": 0.26, "cem": 0.22, "dora, careless": 0.16, "eve, poisons": 0.08}
 CARELESS, POISONS = "dora, careless", "eve, poisons"
@@ -46,18 +48,37 @@ WRONG = 0.15  # of a careless person's corrections
 GOALS = {"promotions": 3, "gain": 0.10}
 
 
-def requests() -> tuple[list[tuple[str, Json]], list[tuple[str, Json]]]:
-    """Requests of the month, and clean ones to measure on: (text, right output), seeded, none in both."""
-    pairs = [(row["input"], row["output"]) for row in rows(INTENT, train=1_000, heldout=CLEAN)]
-    return pairs[CLEAN:], pairs[:CLEAN]
+Pair = tuple[str, Json]  # a text and its right output
+
+
+def requests(batches: Sequence[int]) -> tuple[list[list[Pair]], list[Pair]]:
+    """The month's requests by batch, and clean ones of all kinds to measure on: seeded, none in both."""
+    share = -(-CLEAN // len(KINDS))
+    found = {kind: [(row["input"], row["output"]) for row in rows(kind, train=1_500, heldout=0)] for kind in KINDS}
+    clean = [pair for kind in KINDS for pair in found[kind][:share]][:CLEAN]
+    streams = {kind: iter(pairs[share:]) for kind, pairs in found.items()}
+    chance = random.Random(2)
+    made = []
+    for place, size in enumerate(batches):
+        *former, newest = KINDS[: place + 1]
+        kinds = [newest if not former or chance.random() < NEWEST else chance.choice(former) for _ in range(size)]
+        made.append([next(streams[kind]) for kind in kinds])
+    return made, clean
 
 
 def write_skill(home: Path) -> None:
-    schema = schema_of(INTENT)
-    for slot in schema["properties"].values():  # a model that never ends a list would make the month a year
+    schemas = [schema_of(kind) for kind in KINDS]
+    slots = {name: slot for schema in schemas for name, slot in schema["properties"].items()}
+    for slot in slots.values():  # a model that never ends a list would make the month a year
         slot |= {"maxItems": 2, "items": {"type": "string", "maxLength": 80}}
+    schema = {**schemas[0], "properties": slots}
     spec = {
-        **spec_of(INTENT, list(schema["properties"])),
+        "title": "Requests",
+        "description": "Takes the details out of requests to rate a book, fill a playlist or find a work.",
+        "instructions": "You take the details out of requests to rate a book, fill a playlist or find a film, book or "
+        "song. Answer with a JSON object. For each detail that the text names, the object has a list of the words as "
+        f"they stand in the text; leave out what is not named. The details are: {', '.join(slots)}.",
+        "generation": {"max_tokens": 128},
         "output": "schema.json",
         # A month of batches passes within the hour: the limits by the week would end it.
         "learning": {"auto": True, "min_examples": 50, "new_examples": 50, "runs_a_week": 100},
@@ -114,7 +135,7 @@ def going(workspace: Workspace) -> list[Run]:
 
 
 async def month(batches: Sequence[int]) -> dict[str, Any]:
-    stream, clean = requests()
+    stream, clean = requests(batches)
     home = learning.new_home("month")
     write_skill(home)
     people = People()
@@ -124,9 +145,9 @@ async def month(batches: Sequence[int]) -> dict[str, Any]:
         weeks: list[dict[str, Any]] = [{"reviews": 0, "serves": "base", **score}]
         print(f"start: {score}", flush=True)
         taken = 0
-        for size in batches:
+        for batch in stream:
             judged = []
-            for text, right in stream[taken : taken + size]:
+            for text, right in batch:
                 record, said = await answer(workspace, text)
                 if record is not None:
                     judged.append(people.judge(record, said, right))
@@ -134,10 +155,10 @@ async def month(batches: Sequence[int]) -> dict[str, Any]:
             for who, judgement in judged:
                 workspace.reviews.add(Caller(key=who), judgement)
             accepted = sum(judgement.verdict == "accept" for _, judgement in judged)
-            taken += size
+            taken += len(batch)
             await workspace.triggers.look()
             begun = going(workspace)
-            week: dict[str, Any] = {"reviews": taken, "accepted": accepted / size}
+            week: dict[str, Any] = {"reviews": taken, "accepted": accepted / len(batch)}
             for run in begun:
                 await learning.follow(workspace, run.id)
                 with workspace.database.connect() as connection:
@@ -188,7 +209,7 @@ def plot(results: dict[str, Any], target: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.month", description=__doc__)
-    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="reviews in each batch")
+    parser.add_argument("--batches", type=int, nargs=len(KINDS), default=list(BATCHES), help="reviews in each batch")
     parser.add_argument("--plot", type=Path, help="where the plot goes (SVG)", default=report.RESULTS / "month.svg")
     results = asyncio.run(month(parser.parse_args().batches))
     results |= {"goals": GOALS, "shown": check(results["weeks"])}

@@ -114,7 +114,7 @@ class Making:
                 base=Base(name=base.name, sha256=base.sha256, dtype="float32, dequantised"),
                 dataset=dataset.digest,
                 run=work.run.id,
-                recipe=work.recipe.model_dump(mode="json"),
+                recipe=jobs.read_job(work.folder).recipe.model_dump(mode="json"),
                 created=adapter.created,
                 curves=curves,
             )
@@ -171,7 +171,7 @@ class Making:
             raise InvalidInput("No example makes a training row.", param="skill")
         job = Job(
             base=base.path,
-            recipe=self._work.recipe,
+            recipe=self._work.recipe.fitted(len(rows)),
             context=self._work.parts.context,
             threads=self._work.parts.threads,
             cache=str(self._work.parts.cache),

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from intern.errors import InternError
 from intern.learning.train import job as jobs
-from intern.learning.train.job import Event, Job
+from intern.learning.train.job import Event
 
 _STARTED = time.monotonic()
 
@@ -31,7 +31,7 @@ def main(folder: Path, task: str = "train") -> int:
         print(event.model_copy(update={"seconds": seconds}).model_dump_json(exclude_defaults=True), file=out)
 
     try:
-        job = Job.model_validate_json((folder / jobs.JOB).read_text(encoding="utf-8"))
+        job = jobs.read_job(folder)
         tell(Event(kind="loading", text="loading the training libraries and the base model"))
         if task == "agree":
             from intern.learning.train.agree import agree

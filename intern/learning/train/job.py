@@ -107,6 +107,11 @@ class Event(Model):
     numbers: dict[str, Json] = Field(default_factory=dict)
 
 
+def read_job(folder: Path) -> Job:
+    """The job of a folder. Raises OSError."""
+    return Job.model_validate_json((folder / JOB).read_text(encoding="utf-8"))
+
+
 def write_lines(path: Path, rows: Iterable[BaseModel]) -> int:
     """Write models as JSON lines; returns how many."""
     count = 0

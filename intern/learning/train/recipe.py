@@ -17,6 +17,10 @@ RecipeName = Literal["lora", "qlora-4bit", "lora-8bit", "completion-then-sft", "
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
+EPOCHS = 3.0
+STEPS = 112  # optimiser steps that few examples get: 64 of them gain up to there, see docs/learning.md
+MOST_EPOCHS = 15.0  # and what they may get at most
+
 ABOUT: dict[RecipeName, str] = {
     "lora": "LoRA on the unquantised base model; the default",
     "qlora-4bit": "LoRA on the base model in 4-bit NF4 (bitsandbytes): a third of the memory; for CUDA",
@@ -27,14 +31,17 @@ ABOUT: dict[RecipeName, str] = {
 
 
 class Recipe(Model):
-    """One recipe with its numbers. `batch` is in rows per optimiser step, whatever fits the memory at once."""
+    """One recipe with its numbers. `batch` is in rows per optimiser step, whatever fits the memory at once.
+
+    `epochs` None: chosen from the number of rows, see `fitted`.
+    """
 
     name: RecipeName = "lora"
     rank: int = Field(default=16, ge=1, le=256)
     alpha: int = Field(default=32, ge=1, le=1024)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     learning_rate: float = Field(default=5e-4, gt=0, le=0.1)
-    epochs: float = Field(default=3.0, gt=0, le=100)
+    epochs: float | None = Field(default=None, gt=0, le=100)
     batch: int = Field(default=8, ge=1, le=1024)
     warmup: float = Field(default=0.1, ge=0, le=1)  # share of the steps
     weight_decay: float = Field(default=0.0, ge=0, le=1)
@@ -51,6 +58,13 @@ class Recipe(Model):
     def bits(self) -> int | None:
         """Bits of the quantised base model, or None for an unquantised one."""
         return {"qlora-4bit": 4, "lora-8bit": 8}.get(self.name)
+
+    def fitted(self, rows: int) -> Recipe:
+        """The recipe for so many rows: 3 epochs, more where they would end before 112 steps, at most 15."""
+        if self.epochs is not None:
+            return self
+        steps = max(1, -(-rows // self.batch))
+        return self.model_copy(update={"epochs": min(MOST_EPOCHS, max(EPOCHS, -(-STEPS // steps)))})
 
 
 def recipe(name: str, **numbers: float | int) -> Recipe:

@@ -26,6 +26,7 @@ from intern.learning.train.base import (
     unpacked,
 )
 from intern.learning.train.job import Event, Job, Prompt, Row
+from intern.learning.train.recipe import Recipe
 from intern.learning.train.tokens import Tokenised, chunks, prompt_ids, tokenise
 
 
@@ -46,7 +47,8 @@ def run(folder: Path, job: Job, tell: stages.Tell) -> None:
     rows = tokenise(tokenizer, jobs.read_lines(folder / jobs.ROWS, Row), job.context)
     heldout = list(jobs.read_lines(folder / jobs.HELDOUT, Row))
     measured = tokenise(tokenizer, heldout, job.context)
-    _tell_rows(rows, job, tell)
+    recipe = recipe.fitted(len(rows.rows))
+    _tell_rows(rows, job.context, recipe, tell)
     prompts = (Prompt(id=row.id, ids=tuple(prompt_ids(tokenizer, row.messages))) for row in heldout)
     jobs.write_lines(folder / jobs.PROMPTS, prompts)
 
@@ -129,7 +131,7 @@ def _write_adapter(model: Any, folder: Path) -> None:
     os.rename(temporary, folder)
 
 
-def _tell_rows(rows: Tokenised, job: Job, tell: stages.Tell) -> None:
+def _tell_rows(rows: Tokenised, context: int, recipe: Recipe, tell: stages.Tell) -> None:
     numbers: dict[str, Any] = {
         "rows": len(rows.rows),
         "too_long": rows.too_long,
@@ -138,8 +140,9 @@ def _tell_rows(rows: Tokenised, job: Job, tell: stages.Tell) -> None:
         "completion_tokens": rows.completion_tokens,
     }
     if rows.too_long:
-        text = f"{len(rows.too_long)} rows are longer than {job.context} tokens and are left out"
+        text = f"{len(rows.too_long)} rows are longer than {context} tokens and are left out"
         tell(Event(kind="warning", text=text, numbers=numbers))
     if not rows.rows:
-        raise InvalidInput(f"No row fits {job.context} tokens; raise INTERN_CONTEXT or shorten the examples.")
-    tell(Event(kind="rows", text=f"{len(rows.rows)} rows, at most {rows.longest} tokens", numbers=numbers))
+        raise InvalidInput(f"No row fits {context} tokens; raise INTERN_CONTEXT or shorten the examples.")
+    text = f"{len(rows.rows)} rows, at most {rows.longest} tokens; {recipe.epochs:g} epochs"
+    tell(Event(kind="rows", text=text, numbers=numbers))

@@ -15,13 +15,14 @@ from made_lora import base_folder, base_shape, tensors, write_lora
 from sqlalchemy.engine import Engine as Database
 
 from intern.errors import StoreFailure
+from intern.learning.adapters.adapter import read_manifest
 from intern.learning.adapters.gguf_lora import GGUF
 from intern.learning.loop import making
 from intern.learning.loop.contracts import BaseModel, Work
 from intern.learning.loop.making import Making
 from intern.learning.train import job as jobs
-from intern.learning.train.job import Event
-from intern.learning.train.recipe import Recipe
+from intern.learning.train.job import Event, Job
+from intern.learning.train.recipe import MOST_EPOCHS, Recipe
 from intern.skill import write_skill
 from intern.store import learning as store
 from intern.store.engine import open_database
@@ -59,7 +60,8 @@ class House:
         self.folder = root / "runs" / "run_1"
         for folder in (self.folder, self.folder / "part-2"):
             write_lora(folder / jobs.ADAPTER, tensors(base_shape(root / "base")))
-            (folder / jobs.JOB).write_text("{}")
+            job = Job(base="b", recipe=Recipe().fitted(8), context=512, threads=1)
+            (folder / jobs.JOB).write_text(job.model_dump_json())
 
     def making(self, **known: Any) -> Making:
         async def tell(event: Event) -> None:
@@ -92,6 +94,8 @@ def test_an_adapter_is_stored_with_its_files(house: House) -> None:
     adapter, _ = house.made()
     assert house.stored() == [adapter]
     assert (house.parts.adapters_folder / adapter.digest / GGUF).exists()
+    epochs = read_manifest(house.parts.adapters_folder / adapter.digest).recipe["epochs"]
+    assert epochs == MOST_EPOCHS, "those that were trained, not that they were to be chosen"
 
 
 def test_a_disk_that_refuses_leaves_no_adapter_without_files(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
