@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import yaml
@@ -44,7 +46,7 @@ def test_the_same_torch_and_the_same_locks_in_the_same_order() -> None:
 def test_what_is_copied_is_in_the_repository_and_reaches_the_build() -> None:
     ignored = (ROOT / ".dockerignore").read_text().split()
     sources = [word for copy in instructions("COPY") if "--from" not in copy for word in copy.split()[:-1]]
-    assert {"intern", "server", "skills", "pyproject.toml"} <= set(sources)
+    assert {"intern", "server", "skills", "adapters", "pyproject.toml"} <= set(sources)
     for source in sources:
         tracked = subprocess.run(
             ["git", "ls-files", source], cwd=ROOT, capture_output=True, text=True, check=True
@@ -71,30 +73,28 @@ def test_compose_passes_every_setting_on_that_the_image_leaves_open() -> None:
     assert set(COMPOSE["environment"].values()) == {None}, "a value of its own would replace what was set"
 
 
-def start(folder: Path, *, copying: str) -> tuple[int, list[str]]:
-    """Run the image's start on `folder`, with a program `cp` that does `copying`; its exit status and the skills."""
-    programs, skills = folder / "bin", folder / "image"
-    for path, text in ((programs / "intern", "exit 0"), (programs / "cp", copying)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"#!/bin/sh\n{text}\n")
-        path.chmod(0o755)
-    for name in ("one", "two"):
-        (skills / name).mkdir(parents=True, exist_ok=True)
+def start(folder: Path) -> list[str]:
+    """Run the image's start on `folder`, with the real `intern init` and no `intern up`; what was called."""
+    called = folder / "called"
+    program = folder / "bin" / "intern"
+    program.parent.mkdir(exist_ok=True)
+    real = f'if [ "$1" = init ]; then exec {sys.executable} -m intern.cli "$@"; fi'
+    program.write_text(f'#!/bin/sh\necho "$1" >> {called}\n{real}\n')
+    program.chmod(0o755)
     home = folder / "workspace"
     home.mkdir(exist_ok=True)
-    script = (ROOT / "docker" / "start.sh").read_text().replace("/app/skills", str(skills))
-    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "INTERN_HOME": str(home)}
-    done = subprocess.run(["sh", "-c", script], env=environment, check=False)
-    there = home / "skills"
-    return done.returncode, sorted(path.name for path in there.iterdir()) if there.exists() else []
+    environment = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "INTERN_HOME": str(home)}
+    subprocess.run(["sh", ROOT / "docker" / "start.sh"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    return called.read_text().split()
 
 
-def test_a_start_that_is_interrupted_leaves_no_half_of_the_starter_skills(tmp_path: Path) -> None:
-    partly = 'mkdir -p "$3/one"; exit 1'
-    code, skills = start(tmp_path, copying=partly)
-    assert (code != 0, skills) == (True, [])
-    assert start(tmp_path, copying='exec /bin/cp "$@"') == (0, ["one", "two"])
-    assert start(tmp_path, copying=partly) == (0, ["one", "two"]), "a workspace that has skills is left alone"
+def test_an_empty_workspace_gets_the_starter_skills_once(tmp_path: Path) -> None:
+    assert start(tmp_path) == ["init", "up"]
+    skills = tmp_path / "workspace" / "skills"
+    assert {path.name for path in skills.iterdir()} == {path.parent.name for path in ROOT.glob("skills/*/skill.yaml")}
+    shutil.rmtree(skills / "support-triage")
+    assert start(tmp_path) == ["init", "up", "up"], "a workspace that has skills is left alone"
+    assert not (skills / "support-triage").exists()
 
 
 def test_the_port_is_the_same_everywhere() -> None:

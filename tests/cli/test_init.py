@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from intern.cli import run
+from intern.cli import init, run
 from intern.cli.check import check_folder
 from intern.cli.init import find_starters
 
@@ -41,6 +42,26 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
     assert run(["init", str(tmp_path), "--empty"]) == 0
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert list((tmp_path / "skills").iterdir()) == []
+
+
+def test_a_start_that_is_interrupted_leaves_no_half_of_the_starter_skills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = []
+
+    def refuses(source: Path, *rest: Any, **more: Any) -> None:
+        if copied:
+            raise OSError(28, "No space left on device")
+        copied.append(source)
+        Path(rest[0]).mkdir()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(init.shutil, "copytree", refuses)
+        assert run(["init", str(tmp_path)]) == 1
+    assert copied
+    assert list(tmp_path.rglob("*interview*")) == list(tmp_path.rglob("skill.yaml")) == []
+    assert run(["init", str(tmp_path)]) == 0
+    assert len(list(tmp_path.glob("skills/*/skill.yaml"))) == len(list(find_starters().glob("*/skill.yaml")))
 
 
 def test_a_file_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
