@@ -15,11 +15,11 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Literal
-from urllib.parse import unquote
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from intern.errors import InvalidInput
+from intern.schema import followed, pointed
 from intern.types import Json, Model
 
 NONE = "none"  # an output that has no value of an attribute
@@ -184,21 +184,8 @@ def _twice(section: str, key: str, names: Sequence[str]) -> Iterator[str]:
 def _at(schema: Mapping[str, Json], path: Sequence[str]) -> Mapping[str, Json] | None:
     node: Json = schema
     for name in path:
-        node = _described(node, schema)
-        node = node.get("properties", {}).get(name) if isinstance(node, Mapping) else None
+        node = followed(node, schema).get("properties", {}).get(name)
     return {} if node is True else node if isinstance(node, Mapping) else None
-
-
-def _described(node: Json, schema: Mapping[str, Json]) -> Json:
-    """The part that describes properties: this one, or what its references lead to."""
-    seen: set[str] = set()
-    while isinstance(node, Mapping) and "properties" not in node:
-        ref = node.get("$ref")
-        if not isinstance(ref, str) or ref in seen:
-            break
-        seen.add(ref)
-        node = _pointed(ref, schema)
-    return node
 
 
 def _choices(
@@ -219,23 +206,10 @@ def _choices(
     if isinstance(ref := node.get("$ref"), str) and schema is not None:
         if ref not in known:
             known[ref] = None  # a reference to itself says nothing new
-            known[ref] = _choices(_pointed(ref, schema), schema, known)
+            known[ref] = _choices(pointed(ref, schema), schema, known)
         return known[ref]
     either = [some for some in node.get("anyOf") or node.get("oneOf") or () if some != {"type": "null"}]
     parts = [_choices(some, schema, known) for some in either]
     if not parts or any(part is None for part in parts):
         return None
     return [value for part in parts for value in part or ()]
-
-
-def _pointed(ref: str, schema: Mapping[str, Json]) -> Json:
-    """The part of a schema that a JSON Pointer (RFC 6901) leads to; None for none, and for an anchor's name."""
-    start, *parts = unquote(ref).removeprefix("#").split("/")
-    node: Json = None if start else schema
-    for part in parts:
-        name = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
-            node = node[int(name)]
-        else:
-            node = node.get(name) if isinstance(node, Mapping) else None
-    return node

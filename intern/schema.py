@@ -190,6 +190,37 @@ def _spelled_out(node: Json) -> Json:
     return spelled
 
 
+def pointed(reference: str, schema: Mapping[str, Json]) -> Json:
+    """The part of a schema that a reference inside it leads to (a JSON Pointer, RFC 6901); None for none, and for an
+    anchor's name."""
+    start, *parts = unquote(reference).removeprefix("#").split("/")
+    node: Json = None if start else schema
+    for part in parts:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
+            node = node[int(name)]
+        else:
+            node = node.get(name) if isinstance(node, Mapping) else None
+    return node
+
+
+def followed(node: Json, schema: Mapping[str, Json], seen: set[str] | None = None) -> Mapping[str, Json]:
+    """What a part of a schema says together with what its references lead to, and with its one alternative to null;
+    what stands nearer goes first. `seen` takes the references on the way; those that it has already lead nowhere."""
+    found: Mapping[str, Json] = {}
+    seen = set() if seen is None else seen
+    while isinstance(node, Mapping):
+        found = {**node, **found}
+        reference = node.get("$ref")
+        if isinstance(reference, str):
+            node = None if reference in seen else pointed(reference, schema)
+            seen.add(reference)
+        else:
+            either = [some for some in node.get("anyOf") or node.get("oneOf") or () if some != {"type": "null"}]
+            node = either[0] if len(either) == 1 else None
+    return found
+
+
 def _children(node: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:
     """(JSON Pointer from `node`, subschema) of each. The metaschema must hold for `node`."""
     for key in _SUBSCHEMAS:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from intern.errors import Conflict, InvalidInput, SchemaRefused, SkillInvalid
 from intern.measures import Measures, misfits
-from intern.schema import OutputSchema, check_schema
+from intern.schema import OutputSchema, check_schema, followed
 from intern.types import Example, Json, Message, Metric, Model, Split
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
@@ -142,8 +142,8 @@ class Skill:
 
 
 def _metric_of(schema: Mapping[str, Json], name: str) -> Metric:
-    node = schema.get("properties", {}).get(name)
-    if not isinstance(node, Mapping):
+    node = followed(schema["properties"][name], schema)
+    if "enum" in node or "const" in node:
         return "exact"
     kinds = node.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else kinds

@@ -62,6 +62,7 @@ class Script:
         self.reason = "0.84 against 0.61 with the nearest examples in the prompt."
         self.approve = False
         self.failure: InternError | None = None
+        self.late: InternError | None = None  # after the training, which leaves what a run can go on with
         self.hold = False
         self.ended = 0
         self._made = 0
@@ -137,6 +138,9 @@ class ScriptedLoop:
             numbers = {"dataset": dataset.id}
             await self.say("dataset", "gather", "60 examples to train on, 40 held out, 3 left out", numbers=numbers)
             await self.train()
+            if script.late is not None:
+                await asyncio.to_thread(self.leave_work)
+                raise script.late
             adapter = await asyncio.to_thread(script.adapter, run.team, run.skill, run=run.id, dataset=dataset)
             await self.say("adapter", "convert", f"{adapter.name} is stored", numbers={"adapter": adapter.name})
             rivals = await self.evaluate({**SCORES, **({"serving": 0.7} if serving else {})})
@@ -181,6 +185,12 @@ class ScriptedLoop:
                 await asyncio.sleep(0.005)
         await self.say("heldout", "examples", step=4, steps=4, loss=CURVES["heldout_loss"][1], seconds=7.0)
         await self.say("done", "train", "the adapter is written", numbers={"train_seconds": 12.5})
+
+    def leave_work(self) -> None:
+        folder = self.script.workspace.settings.data / "runs" / self.run.id
+        (folder / "adapter").mkdir(parents=True)
+        for name in ("job.json", "rows.jsonl"):
+            (folder / name).write_text("{}")
 
     async def evaluate(self, scores: Mapping[str, float]) -> dict[str, Summary]:
         await self.say("stage", "evaluate", "asking every rival 40 times")

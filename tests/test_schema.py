@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intern.errors import SchemaRefused
-from intern.schema import OutputSchema, canonical, check_schema, parse_json
+from intern.schema import OutputSchema, canonical, check_schema, followed, parse_json, pointed
 
 SUITE = Path(__file__).parents[2] / "shared" / "data" / "json-schema-test-suite" / "tests" / "draft2020-12"
 
@@ -284,3 +284,43 @@ def test_accepted_schemas_of_the_official_suite_validate_as_it_says() -> None:
                 wrong += (not schema.problems(case["data"])) != case["valid"]
     assert accepted > 700
     assert wrong == 0
+
+
+# --- references ------------------------------------------------------------------------------------------------
+
+REFERRING = {
+    "properties": {"a": {"$ref": "#/$defs/odd~1na%6De", "title": "nearer"}, "b": {"$ref": "#/properties/c"}},
+    "$defs": {"odd/name": {"enum": ["x"], "title": "farther"}, "loop": {"$ref": "#/$defs/loop", "type": "string"}},
+    "anyOf": [{"const": 1}, {"const": 2}],
+}
+
+
+@pytest.mark.parametrize(
+    ("reference", "part"),
+    [
+        ("#", REFERRING),
+        ("#/$defs/odd~1name/enum", ["x"]),
+        ("#/anyOf/1", {"const": 2}),
+        ("#/anyOf/2", None),
+        ("#/$defs/none/there", None),
+        ("#anchor", None),
+    ],
+)
+def test_a_reference_leads_to_a_part_or_nowhere(reference: str, part: Any) -> None:
+    assert pointed(reference, REFERRING) == part
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (REFERRING["properties"]["a"], {"enum": ["x"], "title": "nearer"}),  # type: ignore[index]
+        ({"anyOf": [{"$ref": "#/$defs/odd~1name"}, {"type": "null"}]}, {"enum": ["x"], "title": "farther"}),
+        ({"anyOf": [{"type": "string"}, {"type": "integer"}]}, {}),
+        ({"$ref": "#/$defs/loop"}, {"type": "string"}),
+        (REFERRING["properties"]["b"], {}),  # type: ignore[index]
+        (True, {}),
+    ],
+)
+def test_a_part_says_what_its_references_lead_to(part: Any, said: dict[str, Any]) -> None:
+    found = followed(part, REFERRING)
+    assert {key: value for key, value in found.items() if key not in ("$ref", "anyOf")} == said

@@ -251,3 +251,31 @@ def test_a_starter_skill_can_be_used_as_it_is(starter: Path) -> None:
 )
 def test_a_row_that_no_store_or_answer_could_carry_is_refused(tmp_path: Path, row: str, problem: str) -> None:
     assert problems(folder(tmp_path, examples__jsonl=row))[0].startswith(problem)
+
+
+def test_fields_are_compared_by_what_their_references_lead_to(tmp_path: Path) -> None:
+    """As pydantic writes the schema of a model with enums, lists and optional parts."""
+    schema = {
+        "$defs": {
+            "Colour": {"enum": ["red", "green"], "type": "string"},
+            "Share": {"type": "number"},
+            "Tags": {"type": "array", "items": {"$ref": "#/$defs/Colour"}},
+            "Node": {"type": "object", "properties": {"next": {"anyOf": [{"$ref": "#/$defs/Node"}, {"type": "null"}]}}},
+        },
+        "type": "object",
+        "properties": {
+            "colour": {"$ref": "#/$defs/Colour"},
+            "shade": {"anyOf": [{"$ref": "#/$defs/Colour"}, {"type": "null"}]},
+            "inline": {"enum": ["red", "green"], "type": "string"},
+            "fixed": {"const": "red", "type": "string"},
+            "share": {"anyOf": [{"$ref": "#/$defs/Share"}, {"type": "null"}]},
+            "tags": {"$ref": "#/$defs/Tags", "description": "What is on it."},
+            "node": {"$ref": "#/$defs/Node"},
+            "remark": {"type": ["string", "null"]},
+        },
+    }
+    spec = {"title": "T", "description": "D", "instructions": "I", "metrics": {"inline": "text"}}
+    assert write_skill(tmp_path, "paint", spec, schema=schema).metrics == {
+        **{"colour": "exact", "shade": "exact", "inline": "text", "fixed": "exact"},
+        **{"share": "number", "tags": "set", "node": "exact", "remark": "text"},
+    }

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from intern.cli.connection import Api, connect, segment
-from intern.cli.learn import Detach, carry_out
+from intern.cli.learn import carry_out
 from intern.cli.options import AsJson, Home, Key, Url
 from intern.cli.rows import read_text
+from intern.cli.runs import Detach
 from intern.errors import InvalidInput
 
 

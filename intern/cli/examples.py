@@ -14,9 +14,10 @@ import typer
 
 from intern.cli import output
 from intern.cli.connection import Api, connect
-from intern.cli.learn import Detach, carry_out
+from intern.cli.learn import carry_out
 from intern.cli.options import AsJson, Home, Key, Url, load_settings
 from intern.cli.rows import open_input, read_text
+from intern.cli.runs import Detach
 from intern.errors import InternError, InvalidInput
 
 if TYPE_CHECKING:

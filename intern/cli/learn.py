@@ -6,13 +6,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from intern.cli import output, results
 from intern.cli.connection import Api, connect
 from intern.cli.options import AsJson, Home, Key, Url
-from intern.cli.runs import check, follow_to_end
+from intern.cli.runs import Detach, attend
 from intern.errors import Conflict
-
-Detach = Annotated[bool, typer.Option("--detach", help="Print the run's id and leave it to the intern.")]
 
 
 def learn(
@@ -31,7 +28,9 @@ def learn(
         bool, typer.Option("--growth", help="Also train on parts of the examples: what would 50 more bring?")
     ] = False,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.", show_default=False)] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the examples.", show_default=False)] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes over the examples; by itself 3, more for few.", show_default=False)
+    ] = None,
     rank: Annotated[int | None, typer.Option(help="Rank of the adapter's matrices.", show_default=False)] = None,
     alpha: Annotated[int | None, typer.Option(help="Strength: updates count alpha / rank.", show_default=False)] = None,
     batch: Annotated[int | None, typer.Option(help="Examples an optimiser step.", show_default=False)] = None,
@@ -50,7 +49,8 @@ def learn(
     end, with exit code 0. Exit code 1 means that nothing could be learned, and says why: too few examples, for one
     (see `intern skills ready`).
 
-    Ctrl-C asks whether to cancel the run or to leave it running.
+    Ctrl-C asks whether to cancel the run or to leave it running. A training that failed keeps its work, and goes on
+    with `intern runs resume RUN`.
 
     ```bash
     intern learn support-triage
@@ -81,21 +81,4 @@ def carry_out(api: Api, body: dict[str, Any], *, detach: bool, as_json: bool) ->
         run = api.post("/api/runs", body)
     except Conflict as error:
         raise Conflict(f"{error.message} `intern runs list --skill {body['skill']}` shows it.") from error
-    if detach:
-        _leave(api, run, as_json)
-        return
-    run = follow_to_end(api, run["id"], quiet=as_json)
-    check(run)
-    if output.plain(as_json):
-        output.document(results.contract(run))
-    else:
-        results.show(run)
-
-
-def _leave(api: Api, run: dict[str, Any], as_json: bool) -> None:
-    if output.plain(as_json):
-        output.document(run)
-    else:
-        output.note(f"{run['id']} is {run['state']}. Follow it with: intern runs follow {run['id']}")
-    if api.private:
-        output.note("Nothing works on this workspace now: `intern up` will carry it out.")
+    attend(api, run, detach=detach, as_json=as_json)

@@ -1,4 +1,4 @@
-"""`intern runs`: trainings and evaluations: listed, shown, followed, ended. `follow_to_end` is how others wait for one.
+"""`intern runs`: trainings and evaluations: listed, shown, followed, ended, resumed. `attend` waits for a new one.
 
 Following survives a server that is started again. Ctrl-C ends the following, and asks what is to become of the run.
 """
@@ -24,8 +24,9 @@ INTERRUPTED = 130  # what a shell calls a command that Ctrl-C ended
 ENDED = ("done", "failed", "cancelled")
 _PAUSE_SECONDS = 1.0
 
-app = typer.Typer(help="List, show, follow and end runs: trainings and evaluations.", no_args_is_help=True)
+app = typer.Typer(help="List, show, follow, end and resume runs: trainings and evaluations.", no_args_is_help=True)
 
+Detach = Annotated[bool, typer.Option("--detach", help="Print the run's id and leave it to the intern.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as `intern runs list` shows it.")]
 
 
@@ -119,7 +120,7 @@ def show(run: RunId, as_json: AsJson = False, home: Home = None, url: Url = None
     output.table(["run", found["id"]], [row for row in rows if row[1]])
     results.show(found)
     if found["decision"] is None and found["reason"]:
-        output.note(found["reason"])
+        output.note(_why(found))
 
 
 @app.command()
@@ -150,6 +151,8 @@ def follow(run: RunId, as_json: AsJson = False, home: Home = None, url: Url = No
 def cancel(run: RunId, as_json: AsJson = False, home: Home = None, url: Url = None, key: Key = None) -> None:
     """End a run that waits or goes on. What it made so far serves nobody.
 
+    A training that failed keeps its work for `intern runs resume`; cancelling it removes that.
+
     ```bash
     intern runs cancel run_0193f0c2b1d47c3f8a51e6d2c4b7a980
     intern runs list --state queued --json | jq -r '.data[].id' | xargs -n 1 intern runs cancel
@@ -161,6 +164,31 @@ def cancel(run: RunId, as_json: AsJson = False, home: Home = None, url: Url = No
         output.document(found)
     else:
         output.note(f"{run} is {found['state']}.")
+
+
+@app.command()
+def resume(
+    run: RunId,
+    detach: Detach = False,
+    as_json: AsJson = False,
+    home: Home = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Go on with a training that failed: from its last checkpoint, or from the adapter that it stored.
+
+    For when what it failed on is put right: a full disk, a service that was away. It keeps its dataset and its recipe;
+    the skill's instructions and settings are taken as they are now, and the base model must be the same. It is shown
+    from its beginning, and ends as `intern learn` does. What it kept is removed when a later training of the skill is
+    done, or by `intern runs cancel RUN`.
+
+    ```bash
+    intern runs resume run_0193f0c2b1d47c3f8a51e6d2c4b7a980
+    intern runs list --state failed --json | jq -r '.data[0].id' | xargs intern runs resume --detach
+    ```
+    """
+    with connect(home, url, key, engine=True) as api:
+        attend(api, api.post(f"/api/runs/{segment(run)}/resume"), detach=detach, as_json=as_json)
 
 
 @app.command()
@@ -187,6 +215,29 @@ def report(run: RunId, as_json: AsJson = False, home: Home = None, url: Url = No
 # --- following -------------------------------------------------------------------------------------------------
 
 
+def attend(api: Api, run: dict[str, Any], *, detach: bool, as_json: bool) -> None:
+    """Follow a run that was just queued, and print what it came to. Raises InternError when it does not come to an
+    end."""
+    if detach:
+        _leave(api, run, as_json)
+        return
+    run = follow_to_end(api, run["id"], quiet=as_json)
+    check(run)
+    if output.plain(as_json):
+        output.document(results.contract(run))
+    else:
+        results.show(run)
+
+
+def _leave(api: Api, run: dict[str, Any], as_json: bool) -> None:
+    if output.plain(as_json):
+        output.document(run)
+    else:
+        output.note(f"{run['id']} is {run['state']}. Follow it with: intern runs follow {run['id']}")
+    if api.private:
+        output.note("Nothing works on this workspace now: `intern up` will carry it out.")
+
+
 def follow_to_end(api: Api, run: str, *, quiet: bool = False) -> dict[str, Any]:
     """Show a run as it goes on; returns it as it ended. Raises Exit when Ctrl-C ends the following, not the run."""
     with shown(quiet=quiet) as take:
@@ -204,7 +255,13 @@ def check(run: dict[str, Any]) -> None:
     if run["state"] == "cancelled":
         raise InternError(f"The run {run['id']} was cancelled.")
     if run["state"] != "done":
-        raise InternError(run["reason"] or f"The run {run['id']} is {run['state']}.")
+        raise InternError(_why(run))
+
+
+def _why(run: dict[str, Any]) -> str:
+    """Why a run did not come to its end, and how it goes on where it can."""
+    reason = run["reason"] or f"The run {run['id']} is {run['state']}."
+    return f"{reason} What it did is kept: intern runs resume {run['id']}" if run.get("resumable") else str(reason)
 
 
 def _read(api: Api, run: str, take: Callable[[Event], object]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 In: a person (the `user` of their requests) or a record's id. Out: `Erased`. Reaches the store (records, reviews,
 utterances, examples, datasets), the files that runs left, and the answers that evaluations remember. A run that is
-working with the data is cancelled. What an adapter has learned cannot be taken out of it: it is named. Knows no HTTP.
+working with the data is cancelled, and one that failed cannot be resumed: its checkpoints have learned of it. What an
+adapter has learned cannot be taken out of it: it is named. Knows no HTTP.
 
 The files go first: after a crash between the two, the rows are still there to find them by, and asking again ends it.
 """
@@ -24,6 +25,8 @@ from intern.learning.parts import WorkspaceParts
 from intern.store import learning as store
 from intern.store import records
 from intern.types import Json, Model
+
+_GOING = ("queued", "running")  # one that waits has data only where it was resumed
 
 
 class Erased(Model):
@@ -94,16 +97,17 @@ class Erasure:
             return store.traces(connection, team, person=person, record=record)
 
     async def _end_runs(self, team: str, traces: store.Traces) -> list[str]:
-        """Cancel what works with the data now: runs on its datasets, and runs that are collecting examples."""
+        """Cancel what works with the data: runs on its datasets, and runs that are collecting examples."""
 
         def going() -> list[str]:
             with self._parts.database.connect() as connection:
                 runs = [
                     run
                     for skill in traces.skills
-                    for run in store.list_runs(connection, team, skill=skill, states=("running",), limit=1_000)
+                    for run in store.list_runs(connection, team, skill=skill, states=_GOING, limit=1_000)
                 ]
-            return [run.id for run in runs if run.dataset is None or run.dataset in traces.datasets]
+            collecting = [run for run in runs if run.dataset is None and run.state == "running"]
+            return [run.id for run in runs if run in collecting or run.dataset in traces.datasets]
 
         ended = []
         for run in await asyncio.to_thread(going):
@@ -120,8 +124,10 @@ class Erasure:
             with self._parts.database.connect() as connection:
                 runs = store.list_runs(connection, team, skill=skill, limit=100_000)
             for run in runs:
-                for file in sorted((self._parts.runs_folder / run.id).rglob("*.jsonl")):
-                    _without(file, traces.examples)
+                folder = self._parts.runs_folder / run.id
+                reached = [_without(file, traces.examples) for file in sorted(folder.rglob("*.jsonl"))]
+                if run.state in ("failed", "queued") and (any(reached) or run.dataset in traces.datasets):
+                    self._learner.clear(run)
 
 
 def _both(one: store.Traces, other: store.Traces) -> store.Traces:
@@ -132,8 +138,8 @@ def _both(one: store.Traces, other: store.Traces) -> store.Traces:
     )
 
 
-def _without(file: Path, examples: frozenset[str]) -> None:
-    """Rewrite a file of JSON lines without those that belong to one of `examples`."""
+def _without(file: Path, examples: frozenset[str]) -> bool:
+    """Rewrite a file of JSON lines without those that belong to one of `examples`; whether there were any."""
     with file.open(encoding="utf-8") as opened:  # by line feeds only: a text may hold other line separators
         lines = list(opened)
     kept = [line for line in lines if _example_of(line) not in examples]
@@ -141,6 +147,7 @@ def _without(file: Path, examples: frozenset[str]) -> None:
         temporary = file.with_name(f".{file.name}")
         temporary.write_text("".join(kept), encoding="utf-8")
         os.replace(temporary, file)
+    return len(kept) < len(lines)
 
 
 def _example_of(line: str) -> Json:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from sqlalchemy.engine import Connection
 from sqlalchemy.engine import Engine as Database
 
 from intern.errors import Conflict
@@ -45,6 +46,16 @@ class Journal:
     async def queue(self, run: Run) -> None:
         """Keep a new run. Raises Conflict while one of its skill waits or goes on."""
         await asyncio.to_thread(self._queue, run)
+
+    async def put_back(self, run: Run) -> None:
+        """Queue a run that failed. Raises Conflict as `queue`, and when it is no failed one any more."""
+        await asyncio.to_thread(self._queue, run, failed=True)
+        await self._notify()
+
+    async def drop(self, run: Run) -> None:
+        """End for good a run that failed. Raises Conflict when it is no failed one any more."""
+        await asyncio.to_thread(self._drop, run)
+        await self._notify()
 
     async def get(self, team: str, run: str) -> Run:
         """Raises NotFound, also for another team's."""
@@ -122,12 +133,20 @@ class Journal:
             left = store.list_runs(connection, None, states=("running", "queued"), limit=1000)
         return sorted(left, key=lambda run: (run.state != "running", run.id))
 
-    def _queue(self, run: Run) -> None:
+    def _queue(self, run: Run, *, failed: bool = False) -> None:
         with self._database.begin() as connection:
-            serialise(connection, f"run of {run.team}/{run.skill}")  # of two requests at once, one is refused
+            serialise(connection, _runs_of(run))  # of two requests at once, one is refused
             going = store.list_runs(connection, run.team, skill=run.skill, states=("queued", "running"), limit=1)
             if going:
                 raise Conflict(f"The run {going[0].id} of this skill is {going[0].state}; wait for it, or cancel it.")
+            if failed:
+                _still_failed(connection, run)
+            store.save_run(connection, run)
+
+    def _drop(self, run: Run) -> None:
+        with self._database.begin() as connection:
+            serialise(connection, _runs_of(run))
+            _still_failed(connection, run)
             store.save_run(connection, run)
 
     def _get(self, team: str, run: str) -> Run:
@@ -161,3 +180,13 @@ class Journal:
             there = store.list_events(connection, run.team, run.id, after=ordinal - 1)
             if not there or there[0][0] != ordinal:  # else the connection was lost after it had been kept
                 store.add_event(connection, run.team, run.id, ordinal, body)
+
+
+def _runs_of(run: Run) -> str:
+    return f"run of {run.team}/{run.skill}"
+
+
+def _still_failed(connection: Connection, run: Run) -> None:
+    state = store.get_run(connection, run.team, run.id).state
+    if state != "failed":
+        raise Conflict(f"The run {run.id} was changed meanwhile: it is {state}.")

@@ -2,18 +2,20 @@
 
 In: requests for runs, from people or from `triggers.py`. Out: runs and events in the store, deployments changed. A run
 that was interrupted by the end of the process goes on when the workspace is opened again: its training from the
-last checkpoint. Of several processes on one database one carries out the runs, whoever of them was asked; the others
-wait until it is gone. Knows nothing of HTTP.
+last checkpoint. One that failed does so when somebody asks for it. Of several processes on one database one carries out
+the runs, whoever of them was asked; the others wait until it is gone. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 
 from intern.errors import Conflict, InternError, InvalidInput, StoreFailure, TrainingFailed
 from intern.learning.adapters.adapter import verify, write_card
@@ -42,6 +44,11 @@ _REST_SECONDS = 30.0
 _END_SECONDS = 60.0
 _SAVED_SECONDS = 30.0  # between two times that a run's seconds are kept
 _ASKS = ("force", "promote", "growth", "asked")  # what stands beside the numbers in a run's recipe
+_ANEW: Mapping[RunKind, str] = {
+    "learn": "intern learn",
+    "evaluate": "intern eval",
+    "synthesize": "intern examples write",
+}
 
 
 class Learner:
@@ -129,16 +136,20 @@ class Learner:
         return run
 
     async def cancel(self, team: str, run: str) -> Run:
-        """End a run, and remove what only its work needed. When this returns, nothing of it goes on.
+        """End a run, and remove what only its work needed. When this returns, nothing of it goes on. One that failed
+        and could be resumed is given up so.
 
         Raises NotFound; InvalidInput when it has ended already; Conflict when another process carries it out and does
-        not end it within a minute.
+        not end it within a minute, or changed it at this moment.
         """
         async with self._choosing:
             found = await self._journal.get(team, run)
             if found.state in ENDED and found.ended is not None:
-                raise InvalidInput(f"The run {run} has ended already: {found.state}.")
-            if self._current is not None and self._current[0].id == run:
+                if not await asyncio.to_thread(self.resumable, found):
+                    raise InvalidInput(f"The run {run} has ended already: {found.state}.")
+                await self._journal.drop(found.model_copy(update={"state": "cancelled"}))
+                await settled(self._folder(found).clear)
+            elif self._current is not None and self._current[0].id == run:
                 self._asked_to_end.add(run)
                 task = self._current[1]
                 task.cancel()
@@ -152,6 +163,40 @@ class Learner:
             else:
                 await self._end(found)
             return await self._journal.get(team, run)
+
+    async def resume(self, team: str, run: str) -> Run:
+        """Queue a training that failed: it goes on from its last checkpoint, or judges the adapter that it stored. The
+        skill is taken as it is then, as for a run that was interrupted.
+
+        Raises NotFound, also when its skill is gone; InvalidInput when it did not fail, or left nothing to go on with;
+        Conflict while a run of the skill waits or goes on, and when the base model is another one by now; StoreFailure.
+        """
+        async with self._choosing:
+            found = await self._journal.get(team, run)
+            if found.state != "failed":
+                raise InvalidInput(f"The run {run} did not fail: it is {found.state}.")
+            self._library.get(team, found.skill)
+            if not await asyncio.to_thread(self.resumable, found):
+                raise InvalidInput(_nothing_left(found))
+            folder, base = self._folder(found), self._parts.base
+            await asyncio.to_thread(folder.check_base, base.sha256 if base else None)
+            await asyncio.to_thread(folder.put_down)
+            back = found.model_copy(update={"state": "queued", "reason": None, "ended": None})
+            await self._journal.put_back(back)
+        self._wake.set()
+        return back
+
+    def resumable(self, run: Run) -> bool:
+        """Whether a run failed and left something to go on with; blocking."""
+        return run.state == "failed" and run.kind == "learn" and self._folder(run).resumable
+
+    def clear(self, run: Run) -> None:
+        """Remove what a run that nobody carries out keeps to go on with; blocking."""
+        self._folder(run).clear()
+
+    async def forget(self, team: str, skill: str) -> None:
+        """Remove what failed runs of a skill keep. For one that is gone: another may come to have its name."""
+        await settled(self._clear_failed, team, skill)
 
     def events(self, team: str, run: str, *, after: int = -1) -> AsyncGenerator[tuple[int, Event], None]:
         """(ordinal, event) from `after` on, those to come included, until the run has ended. Raises NotFound."""
@@ -255,17 +300,23 @@ class Learner:
         """Carry out a run to its end. Raises CancelledError when it is left as it is, StoreAway."""
         folder = self._folder(run)
         try:
-            await self._through(run, folder)
+            run = await self._through(run, folder)
         except asyncio.CancelledError:
             folder.put_down()
             raise
         finally:
             self._journal.forget(run)
+        if self.resumable(run):
+            return
         await settled(folder.clear)
+        if run.state == "done" and run.kind == "learn":  # nobody needs to go on with what failed before
+            await stored(self._clear_failed, run.team, run.skill, before=run.created)
 
-    async def _through(self, run: Run, folder: RunFolder) -> None:
+    async def _through(self, run: Run, folder: RunFolder) -> Run:
+        """The run as it ended."""
         clock = Clock(run.spent_seconds)
         saved = time.monotonic()
+        resumed = run.state == "queued" and run.dataset is not None
         run = run.model_copy(update={"state": "running"})
 
         async def tell(event: Event) -> None:
@@ -291,6 +342,11 @@ class Learner:
                     f"It was taken up {MOST_TAKEN_UP} times: each time the server ended in the middle of it, or lost "
                     "its database. If the machine ran out of memory, start it again with a smaller batch."
                 )
+            await settled(folder.mend)
+            if resumed:
+                if not await asyncio.to_thread(lambda: folder.resumable):  # cleared since, or it lies elsewhere
+                    raise InvalidInput(_nothing_left(run))
+                await tell(Event(kind="note", stage=run.stage, text="it failed, and goes on where it stood"))
             skill = self._library.get(run.team, run.skill)
             numbers = {name: value for name, value in run.recipe.items() if name not in _ASKS}
             loop = self._loop(self._parts, skill, run, Recipe.model_validate(numbers), tell)
@@ -308,11 +364,13 @@ class Learner:
             run = run.model_copy(update={"state": "failed", "reason": error.message, "ended": now()})
         except Exception as error:
             log.exception("run %s failed", run.id)
-            reason = f"{type(error).__name__}; the log says more"
+            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+            reason = "The disk is full." if full else f"{type(error).__name__}; the log says more"
             run = run.model_copy(update={"state": "failed", "reason": reason, "ended": now()})
         last = Event(kind=run.state, text=run.reason or "", numbers={"decision": run.decision})
         await self._journal.tell(run, last)
         await self._journal.save(run)
+        return run
 
     async def _done(self, newest: Callable[[], Run], loop: Loop, skill: Skill) -> dict[str, Json]:
         """Carry out the run's work; returns what came of it. `newest` is the run as it is at the time."""
@@ -366,10 +424,13 @@ class Learner:
         if ruling.decision == "promote" and run.recipe.get("promote", True) and not finished.approve:
             try:
                 await self._promote(run, adapter, judged, skill)
-            except StoreAway:
+            except (StoreAway, *OUT_OF_REACH):
                 raise
-            except InternError as error:
-                text = f"{adapter.name} does not serve: {error.message} A person can promote it."
+            except Exception as error:
+                if not isinstance(error, InternError):
+                    log.exception("run %s did not promote", run.id)
+                said = error.message if isinstance(error, InternError) else f"{type(error).__name__}."
+                text = f"{adapter.name} does not serve: {said} A person can promote it."
                 await self._journal.tell(run, Event(kind="warning", stage="promote", text=text))
             else:
                 ended["stage"] = "promote"
@@ -410,6 +471,14 @@ class Learner:
 
     def _folder(self, run: Run) -> RunFolder:
         return RunFolder(self._parts.runs_folder / run.id)
+
+    def _clear_failed(self, team: str, skill: str, *, before: datetime | None = None) -> None:
+        """Remove what failed runs of a skill keep to go on with; `before`: those that were asked for before then."""
+        with self._parts.database.connect() as connection:
+            failed = store.list_runs(connection, team, skill=skill, kind="learn", states=("failed",), limit=100_000)
+        for run in failed:
+            if before is None or run.created < before:
+                self.clear(run)
 
     def _serving(self, run: Run) -> Adapter | None:
         """The adapter in service, as the store has it: another process may have promoted it a moment ago."""
@@ -456,3 +525,7 @@ class Learner:
 def _promoter(run: Run) -> str:
     """As whom a run changes what serves."""
     return f"run {run.id}"
+
+
+def _nothing_left(run: Run) -> str:
+    return f"Nothing of the run {run.id} is left to go on with. Begin anew: {_ANEW[run.kind]} {run.skill}."

@@ -13,7 +13,7 @@ from intern.engines.base import Engine
 from intern.engines.llamacpp import LlamaCppEngine
 from intern.engines.openai import OpenAIEngine
 from intern.errors import InvalidInput, TrainingUnavailable
-from intern.learning.examples.dataset import Redacts
+from intern.learning.examples.items import Redacts
 from intern.learning.examples.rows import Retrieves
 from intern.learning.judging.memory import AnswerMemory
 from intern.learning.loop.contracts import BaseModel, EvaluationEngine

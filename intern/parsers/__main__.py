@@ -12,13 +12,11 @@ import os
 import sys
 from typing import Any, BinaryIO
 
+from intern.apart import forbid
 from intern.parsers import Limits, Refused, read
 
 _MEGABYTE = 1_000_000
 _LEAST_ROOM = 32_000_000  # bytes of memory without which no parser can even be loaded
-_FORBIDDEN = ("socket.", "subprocess.", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.system", "os.startfile",
-              "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate",
-              "shutil.", "urllib.", "ftplib.", "smtplib.", "imaplib.", "webbrowser.")  # fmt: skip
 
 
 def limit_process(memory: int) -> list[str]:
@@ -47,17 +45,6 @@ def limit_processor(seconds: float) -> None:
     soft = int(used.ru_utime + used.ru_stime + seconds) + 5
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
-
-
-def forbid(event: str, arguments: tuple[Any, ...]) -> None:
-    """Audit hook: no network, no processes, no writing. A second fence, for libraries that act in good faith."""
-    if event == "open":
-        mode, flags = arguments[1], arguments[2]
-        writes = isinstance(mode, str) and any(letter in mode for letter in "wax+")
-        if writes or (isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
-            raise PermissionError("the parsing process may not write files")
-    elif event.startswith(_FORBIDDEN):
-        raise PermissionError(f"the parsing process may not use {event}")
 
 
 def main() -> None:

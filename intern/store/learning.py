@@ -108,19 +108,20 @@ def collected(connection: Connection, team: str, skill: str) -> list[Collected]:
 
 
 class Item(Model):
-    """One example of a dataset with what deletion needs to find it."""
+    """One example of a dataset with what deletion needs to find it, and the hash of what it was made from."""
 
     example: Example
     key: str
     split: str
     person: str | None = None
+    origin: str | None = None
 
 
 def add_dataset(connection: Connection, dataset: Dataset, items: Sequence[Item]) -> Dataset:
-    """Keep a dataset; the one that is there already when it is the same in every respect that deletion goes by.
+    """Keep a dataset; the one that is there already when it is the same in every respect that anybody goes by.
 
-    That is: nothing was erased of it, and the same examples stand at the same places, made from the same people's data
-    and the same records. Equal content alone is not enough: who deletes by a person or a record would not find it.
+    That is: nothing was erased of it, and the same examples stand at the same places, made from the same originals,
+    people's data and records. Equal content alone is not enough: who deletes by a person or a record would not find it.
     """
     same = _sameness(dataset, items)
     query = sa.select(DatasetRow.body).where(
@@ -142,6 +143,7 @@ def add_dataset(connection: Connection, dataset: Dataset, items: Sequence[Item])
             "split": item.split,
             "person": item.person,
             "record": item.example.record,
+            "origin": item.origin,
             "body": item.example.model_dump(mode="json"),
         }
         for ordinal, item in enumerate(items)
@@ -162,6 +164,7 @@ def _sameness(dataset: Dataset, items: Sequence[Item]) -> str:
     held = [
         [item.split, item.key, item.example.id, item.person, item.example.record]
         + ([item.example.group] if item.split == "heldout" else [])  # what is judged together
+        + ([item.origin] if item.origin else [])
         for item in items
     ]
     return hashlib.sha256(json.dumps([dataset.digest, dataset.variant, held]).encode()).hexdigest()
@@ -191,6 +194,18 @@ def dataset_examples(connection: Connection, team: str, dataset: str, split: str
     )
     return [
         Example.model_validate(body) for body in connection.execute(query.order_by(DatasetItemRow.ordinal)).scalars()
+    ]
+
+
+def dataset_items(connection: Connection, team: str, dataset: str, split: str, *, limit: int) -> list[Item]:
+    """The first examples of one side, with what they were made from."""
+    columns = (DatasetItemRow.body, DatasetItemRow.key, DatasetItemRow.person, DatasetItemRow.origin)
+    query = sa.select(*columns).where(
+        DatasetItemRow.team == team, DatasetItemRow.dataset == dataset, DatasetItemRow.split == split
+    )
+    return [
+        Item(example=Example.model_validate(body), key=key, split=split, person=person, origin=origin)
+        for body, key, person, origin in connection.execute(query.order_by(DatasetItemRow.ordinal).limit(limit))
     ]
 
 

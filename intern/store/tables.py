@@ -176,7 +176,7 @@ class UtteranceRow(Base):
 class HeldoutRow(Base):
     """An input that is held out for the life of its skill: it is never trained on, whatever happens to its example.
 
-    `key` is the hash of the normalised input (see intern/learning/examples/dataset.py).
+    `key` is the hash of the normalised input (see intern/learning/examples/items.py).
     """
 
     __tablename__ = "heldout"
@@ -228,7 +228,10 @@ class DatasetRow(Base):
 
 
 class DatasetItemRow(Base):
-    """One example of a dataset, redacted, as it was trained on or evaluated. `person`: whose data it was made from."""
+    """One example of a dataset, redacted, as it was trained on or evaluated. `person`: whose data it was made from.
+
+    `origin` is the hash of what it was before redaction; NULL in datasets from before it was kept.
+    """
 
     __tablename__ = "dataset_items"
     __table_args__ = (Index("dataset_items_by_person", "team", "person"), Index("dataset_items_by_key", "team", "key"))
@@ -240,6 +243,7 @@ class DatasetItemRow(Base):
     split: Mapped[str] = mapped_column(String(16))
     person: Mapped[str | None] = mapped_column(String(200), default=None)
     record: Mapped[str | None] = mapped_column(String(64), default=None)
+    origin: Mapped[str | None] = mapped_column(String(64), default=None)
     body: Mapped[dict[str, Any]] = mapped_column()  # intern.types.Example
 
 

@@ -1,4 +1,4 @@
-"""/api/runs: trainings and evaluations of the team's skills: begun, followed, ended, reported on."""
+"""/api/runs: trainings and evaluations of the team's skills: begun, followed, ended, resumed, reported on."""
 
 from __future__ import annotations
 
@@ -147,18 +147,32 @@ def listed(
 
 @router.get("/{run}")
 def one(run: str, caller: User, workspace: Work) -> dict[str, Any]:
-    """One run, with its verdict once there is one, and whether its adapter serves now."""
+    """One run, with its verdict once there is one, whether its adapter serves now, and whether it can be resumed."""
     found, verdict = _find(workspace, caller.team, run)
     with workspace.database.connect() as connection:
         deployment = store.get_deployment(connection, caller.team, found.skill)
     serving = None if deployment is None else f"{deployment.skill}@v{deployment.version}"
-    return {**found.model_dump(mode="json"), "serves": serving == found.adapter is not None, "verdict": verdict}
+    return {
+        **found.model_dump(mode="json"),
+        "serves": serving == found.adapter is not None,
+        "resumable": workspace.learner.resumable(found),
+        "verdict": verdict,
+    }
 
 
 @router.post("/{run}/cancel")
 async def cancel(run: str, caller: Admin, workspace: Work) -> dict[str, Any]:
-    """End a run that waits or goes on. What it made so far serves nobody."""
+    """End a run that waits or goes on, or give up one that failed and could be resumed: what it kept for that is
+    removed. What it made so far serves nobody."""
     return (await workspace.learner.cancel(caller.team, run)).model_dump(mode="json")
+
+
+@router.post("/{run}/resume", status_code=202)
+async def resume(run: str, caller: Admin, workspace: Work) -> dict[str, Any]:
+    """Queue a training that failed: it goes on from its last checkpoint, or from the adapter that it stored."""
+    found = await workspace.learner.resume(caller.team, run)
+    workspace.learner.start()
+    return found.model_dump(mode="json")
 
 
 def _find(workspace: Work, team: str, run: str) -> tuple[Run, Mapping[str, Json] | None]:

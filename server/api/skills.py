@@ -127,7 +127,8 @@ def _remove(workspace: Work, team: str, skill: str) -> None:
 
 
 async def _end(workspace: Work, team: str, skill: str) -> None:
-    """End the skill's runs and let no adapter of it serve: another skill may come to have its name."""
+    """End the skill's runs, also those that failed and could go on, and let no adapter of it serve: another skill may
+    come to have its name."""
 
     def going() -> list[Run]:
         with workspace.database.connect() as connection:
@@ -140,6 +141,7 @@ async def _end(workspace: Work, team: str, skill: str) -> None:
             continue
         except Conflict as error:  # without its skill it promotes nothing, wherever it goes on
             log.warning("skill %s is deleted: %s", skill, error.message)
+    await workspace.learner.forget(team, skill)
     deployment = workspace.deployments.serving(team, skill)
     if deployment is not None and deployment.version is not None:
         await workspace.deployments.promote(team, skill, None, by="deletion of the skill", reason="the skill is gone")

@@ -19,7 +19,7 @@ from intern.cli import runs as module
 from intern.cli.connection import Api
 from intern.cli.runs import _read
 from intern.engines.fake import FakeEngine
-from intern.errors import EngineUnavailable, InternError, NotAuthenticated
+from intern.errors import EngineUnavailable, InternError, NotAuthenticated, TrainingFailed
 from intern.settings import Settings
 from intern.store import learning as store
 from intern.types import Run, new_id, now
@@ -62,11 +62,47 @@ def test_cancelling_ends_a_run_and_those_who_follow_it(intern: Intern, learning:
     assert "ended already" in again.err
 
 
-@pytest.mark.parametrize("what", ["show", "follow", "cancel", "report"])
+@pytest.mark.parametrize("what", ["show", "follow", "cancel", "resume", "report"])
 def test_a_run_that_does_not_exist_is_said_so(intern: Intern, what: str) -> None:
     done = intern("runs", what, "run_none")
     assert (done.code, done.out) == (1, "")
     assert done.err == "intern: The run 'run_none' does not exist.\n"
+
+
+def test_a_training_that_failed_says_how_it_goes_on_and_does(intern: Intern, learning: Script) -> None:
+    learning.late = TrainingFailed("The disk is full.")
+    failed = intern("learn", "leave", "--json")
+    (listed,) = intern("runs", "list").json["data"]
+    how = f"The disk is full. What it did is kept: intern runs resume {listed['id']}\n"
+    assert (failed.code, failed.out, failed.err) == (1, "", f"intern: {how}")
+    assert intern("runs", "follow", listed["id"]).err.endswith(how)
+    learning.late = None
+    done = intern("runs", "resume", listed["id"], "--json")
+    assert (done.code, done.err) == (0, "")
+    assert (done.json["verdict"], done.json["adapter"]) == ("promote", "leave@v1")
+    again = intern("runs", "resume", listed["id"])
+    assert (again.code, again.err) == (1, f"intern: The run {listed['id']} did not fail: it is done.\n")
+
+
+def test_a_resumed_run_can_be_left_to_the_intern(intern: Intern, learning: Script, owner: Owner) -> None:
+    learning.late = TrainingFailed("The disk is full.")
+    assert intern("learn", "leave", "--json").code == 1
+    learning.late = None
+    run = intern("runs", "list").json["data"][0]["id"]
+    assert f"intern runs resume {run}" in on_a_terminal(owner, "runs", "show", run)[1].replace("\r\n", " ")
+    left = intern("runs", "resume", run, "--detach")
+    assert (left.code, left.json["id"], left.json["state"]) == (0, run, "queued")
+    assert intern("runs", "follow", run).code == 0
+    assert intern("runs", "show", run).json["decision"] == "promote"
+
+
+def test_a_failed_run_that_is_cancelled_keeps_nothing(intern: Intern, learning: Script) -> None:
+    learning.late = TrainingFailed("The disk is full.")
+    assert intern("learn", "leave", "--json").code == 1
+    run = intern("runs", "list").json["data"][0]["id"]
+    assert intern("runs", "cancel", run).json["state"] == "cancelled"
+    assert intern("runs", "resume", run).err == f"intern: The run {run} did not fail: it is cancelled.\n"
+    assert "runs resume" not in intern("runs", "follow", run).err
 
 
 def test_people_see_a_run_as_tables(owner: Owner, intern: Intern, learning: Script) -> None:

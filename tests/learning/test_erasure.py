@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from intern.engines.fake import FakeEngine
-from intern.errors import NotFound
+from intern.errors import InvalidInput, NotFound
 from intern.learning.erasure import Erasure
 from intern.learning.judging.evaluate import Generated
 from intern.learning.judging.outcomes import Outcome
 from intern.learning.learner import Learner
+from intern.learning.loop.folder import RunFolder
 from intern.learning.train.job import Row, read_lines, write_lines
 from intern.models.fake import HashEmbedder
 from intern.settings import Settings
@@ -150,6 +151,67 @@ async def test_a_run_that_works_with_the_data_is_cancelled_and_says_so(workspace
     assert erased.cancelled == (run.id,)
     script.waits.set()
     await made.close()
+
+
+def has_failed(folder: Path) -> None:
+    """What a run that failed in its training keeps beside its rows."""
+    checkpoint = folder / "stages" / "examples" / "checkpoint-9"
+    checkpoint.mkdir(parents=True)
+    for file in (folder / "job.json", checkpoint / "trainer_state.json"):
+        file.write_text("{}")
+    assert RunFolder(folder).resumable
+
+
+async def test_a_run_that_failed_on_the_data_cannot_be_resumed_and_keeps_no_rows(workspace: Workspace) -> None:
+    eve, bob = (example("ex_eve"), "eve"), (example("ex_bob"), "bob")
+    freeze(workspace, eve, bob)
+    freeze(workspace, bob, id="ds_2")
+    folder = ran(workspace, "run_1", "ex_eve", "ex_bob", dataset="ds_1", state="failed")
+    without_row = ran(workspace, "run_2", "ex_bob", dataset="ds_1", state="failed")  # its row was too long
+    other = ran(workspace, "run_3", "ex_bob", dataset="ds_2", state="failed")
+    for one in (folder, without_row, other):
+        has_failed(one)
+    await workspace.erasure.person(TEAM, "eve")
+    for run in ("run_1", "run_2"):
+        with pytest.raises(InvalidInput, match="Begin anew: intern learn sort"):
+            await workspace.learner.resume(TEAM, run)
+    assert "ex_eve" not in left(folder)
+    assert [file.name for file in folder.iterdir()] == ["outcomes-base.jsonl"]
+    assert RunFolder(other).resumable
+    assert (await workspace.learner.resume(TEAM, "run_3")).state == "queued"
+
+
+async def test_a_run_whose_rows_hold_the_data_cannot_be_resumed_whatever_its_dataset(workspace: Workspace) -> None:
+    collect(workspace, (example("ex_eve"), "eve"))
+    folder = ran(workspace, "run_1", "ex_eve", "ex_bob", dataset="ds_lost", state="failed")
+    has_failed(folder)
+    await workspace.erasure.person(TEAM, "eve")
+    assert [file.name for file in folder.iterdir()] == ["outcomes-base.jsonl"]
+
+
+async def test_a_run_that_was_resumed_and_waits_is_cancelled(workspace: Workspace) -> None:
+    freeze(workspace, (example("ex_eve"), "eve"))
+    folder = ran(workspace, "run_1", "ex_eve", "ex_bob", dataset="ds_1", state="failed")
+    has_failed(folder)
+    await workspace.learner.resume(TEAM, "run_1")
+    assert (await workspace.erasure.person(TEAM, "eve")).cancelled == ("run_1",)
+    assert [file.name for file in folder.iterdir()] == ["outcomes-base.jsonl"]
+
+
+async def test_a_run_that_is_resumed_while_somebody_is_deleted_is_cancelled(workspace: Workspace) -> None:
+    freeze(workspace, (example("ex_eve"), "eve"))
+    folder = ran(workspace, "run_1", "ex_eve", "ex_bob", dataset="ds_1", state="failed")
+    has_failed(folder)
+
+    def somebody_resumes() -> None:
+        with workspace.database.begin() as connection:
+            failed = store.get_run(connection, TEAM, "run_1")
+            store.save_run(connection, failed.model_copy(update={"state": "queued"}))
+
+    erasure = Meanwhile(workspace.parts, workspace.learner, workspace.recorder.flush)
+    erasure.happens = somebody_resumes
+    assert (await erasure.person(TEAM, "eve")).cancelled == ("run_1",)
+    assert [file.name for file in folder.iterdir()] == ["outcomes-base.jsonl"]
 
 
 class Meanwhile(Erasure):

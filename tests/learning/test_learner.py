@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ import sqlalchemy as sa
 import yaml
 from sqlalchemy.engine import Engine as Database
 
-from intern.errors import Conflict, EngineFailure, InternError, InvalidInput, NotFound
+from intern.errors import Conflict, EngineFailure, InvalidInput, NotFound
 from intern.learning.judging.outcomes import Ruling
 from intern.learning.learner import MOST_TAKEN_UP, Asked, Learner
 from intern.learning.loop.folder import RunFolder
@@ -38,6 +39,8 @@ pytestmark = pytest.mark.anyio
 class Parts:
     """Only what the learner itself uses."""
 
+    base = None
+
     def __init__(self, database: Database, root: Path) -> None:
         self.database = database
         self.runs_folder = root / "runs"
@@ -52,7 +55,7 @@ class Deployments:
         self.promoted: list[tuple[str, str, int | None]] = []
         self.problems: Mapping[tuple[str, str], str] = {}
         self.hangs = False
-        self.fails: InternError | None = None
+        self.fails: Exception | None = None
         self.flipped = asyncio.Event()
 
     async def promote(
@@ -81,6 +84,7 @@ class Script:
         self.does: Ruling | Exception | None = Ruling(decision="promote", reason="Better by far.")
         self.approve = False
         self.seconds: list[float] = []  # what the training process says to each of its events
+        self.works = False  # it freezes a dataset, and has a checkpoint when it comes to what it does
         self.began: list[Run] = []
         self.running = 0
         self.most_at_once = 0
@@ -106,6 +110,9 @@ class ScriptedLoop:
         script.most_at_once = max(script.most_at_once, script.running)
         try:
             await self.tell(Event(kind="stage", stage="train", text="training"))
+            if script.works:
+                await self.tell(Event(kind="dataset", numbers={"dataset": "ds_1"}))
+                work(script.parts.runs_folder / self.run.id)
             await self.tell(Event(kind="step", step=1, loss=2.0))
             for seconds in script.seconds:
                 await self.tell(Event(kind="answers", seconds=seconds))
@@ -118,6 +125,11 @@ class ScriptedLoop:
             return self._finished(ruling)
         finally:
             script.running -= 1
+
+    async def compare(self, **_: Any) -> Verdict:
+        if isinstance(self.script.does, Exception):
+            raise self.script.does
+        return Verdict(rivals={})
 
     def _finished(self, ruling: Ruling) -> Finished:
         run = self.run
@@ -642,6 +654,233 @@ async def test_what_a_run_was_asked_with_is_never_replaced_by_something_else(hou
     await learner.close()
     assert kept(house, run).state == "failed"
     assert "lies with the server that was asked" in str(kept(house, run).reason)
+
+
+# --- runs that failed ------------------------------------------------------------------------------------------
+
+
+def work(folder: Path) -> None:
+    """What a training has on disk after its first checkpoint."""
+    checkpoint = folder / "stages" / "examples" / "checkpoint-9"
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    for file in (folder / "job.json", folder / "rows.jsonl", checkpoint / "trainer_state.json"):
+        file.write_text("{}")
+
+
+async def failed(house: House, learner: Learner, skill: str = "one") -> Run:
+    """A run that failed after work was done; the next ones do what the gate lets through."""
+    house.script.works = True
+    house.script.does = EngineFailure("The engine broke.")
+    run = await learner.submit(TEAM, skill)
+    learner.start()
+    await ended(learner, run)
+    house.script.does = Ruling(decision="promote", reason="Better by far.")
+    return kept(house, run)
+
+
+async def settled_down(learner: Learner) -> None:
+    """Wait until the run that ended last has put its folder in order."""
+    while learner._current is not None:  # noqa: ASYNC110 - it has no event for its end
+        await asyncio.sleep(0.01)
+
+
+async def test_a_run_that_failed_goes_on_with_what_it_had_when_somebody_asks(house: House) -> None:
+    learner = house.learner()
+    run = await failed(house, learner)
+    await settled_down(learner)
+    assert RunFolder(house.folder(run)).resumable
+    back = await learner.resume(TEAM, run.id)
+    assert (back.state, back.reason, back.ended, back.dataset) == ("queued", None, None, "ds_1")
+    events = [found async for found in learner.events(TEAM, run.id)]
+    await settled_down(learner)
+    await learner.close()
+    done = kept(house, run)
+    assert (done.state, done.reason, done.adapter) == ("done", "Better by far.", "one@v1")
+    assert [began.dataset for began in house.script.began] == [None, "ds_1"]
+    assert not house.folder(run).exists()
+    assert [ordinal for ordinal, _ in events] == list(range(len(events)))
+    kinds = [event.kind for _, event in events]
+    assert kinds[kinds.index("failed") :][:3] == ["failed", "note", "stage"]
+    assert kinds[-1] == "done"
+
+
+async def test_events_of_a_run_that_went_on_elsewhere_follow_those_of_before(house: House, other: House) -> None:
+    first, second = house.learner(), other.learner()
+    run = await failed(house, first)
+    await first.close()
+    other.script.works = True
+    other.script.does = EngineFailure("Again.")
+    await second.resume(TEAM, run.id)
+    second.start()
+    await ended(second, run)
+    await second.close()
+    await first.resume(TEAM, run.id)
+    first.start()
+    events = [found async for found in first.events(TEAM, run.id)]
+    await first.close()
+    assert [ordinal for ordinal, _ in events] == list(range(len(events)))
+    assert [event.text for _, event in events if event.kind == "failed"] == ["The engine broke.", "Again."]
+    assert kept(house, run).state == "done"
+
+
+async def test_a_run_that_is_resumed_counts_its_beginnings_anew(house: House) -> None:
+    learner = house.learner()
+    run = await failed(house, learner)
+    await settled_down(learner)
+    for _ in range(1 + MOST_TAKEN_UP):
+        RunFolder(house.folder(run)).begin()
+    await learner.resume(TEAM, run.id)
+    await ended(learner, run)
+    await learner.close()
+    assert kept(house, run).state == "done"
+
+
+async def test_only_a_training_that_failed_and_left_something_can_be_resumed(house: House) -> None:
+    learner = house.learner()
+    with pytest.raises(NotFound):
+        await learner.resume(TEAM, "run_none")
+    run = await learner.submit(TEAM, "one")
+    with pytest.raises(InvalidInput, match="did not fail: it is queued"):
+        await learner.resume(TEAM, run.id)
+    learner.start()
+    await ended(learner, run)
+    with pytest.raises(InvalidInput, match="did not fail: it is done"):
+        await learner.resume(TEAM, run.id)
+    house.script.does = EngineFailure("The engine broke.")
+    empty = await learner.submit(TEAM, "two")
+    await ended(learner, empty)
+    with pytest.raises(InvalidInput, match="Begin anew: intern learn two"):
+        await learner.resume(TEAM, empty.id)
+    measured = await learner.submit(TEAM, "two", kind="evaluate", asked=Asked(count=3))
+    await ended(learner, measured)
+    await settled_down(learner)
+    assert not house.folder(measured).exists()
+    with pytest.raises(InvalidInput, match="Begin anew: intern eval two"):
+        await learner.resume(TEAM, measured.id)
+    await learner.close()
+
+
+async def test_a_run_whose_skill_is_gone_is_not_resumed(house: House) -> None:
+    learner = house.learner()
+    run = await failed(house, learner)
+    await learner.close()
+    (house.root / "skills" / "one" / "skill.yaml").unlink()
+    (house.root / "skills" / "one").rename(house.root / "gone")
+    house.library.refresh()
+    with pytest.raises(NotFound, match="one"):
+        await learner.resume(TEAM, run.id)
+    await learner.forget(TEAM, "one")
+    assert not house.folder(run).exists()
+
+
+async def test_while_another_run_of_the_skill_waits_none_is_resumed(house: House) -> None:
+    learner = house.learner()
+    run = await failed(house, learner)
+    await learner.close()
+    waiting = await learner.submit(TEAM, "one")
+    with pytest.raises(Conflict, match=waiting.id):
+        await learner.resume(TEAM, run.id)
+    assert kept(house, run).state == "failed"
+
+
+async def test_of_several_who_resume_a_run_at_once_one_does(house: House, other: House) -> None:
+    learners = [house.learner(), other.learner()]
+    run = await failed(house, learners[0])
+    await learners[0].close()
+    asking = [learner.resume(TEAM, run.id) for learner in learners * 4]
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(answer) for answer in answers].count(Run) == 1
+    assert all(isinstance(answer, Run | Conflict | InvalidInput) for answer in answers)
+
+
+@pytest.mark.parametrize("state", ["done", "cancelled"])
+async def test_a_failed_run_that_another_process_changed_a_moment_ago_stays_so(house: House, state: Any) -> None:
+    journal = house.learner()._journal
+    run = Run(id="run_1", team=TEAM, skill="one", state="failed", created=now())
+    await journal.save(run.model_copy(update={"state": state}))
+    for change, to in ((journal.put_back, "queued"), (journal.drop, "cancelled")):
+        with pytest.raises(Conflict, match=f"changed meanwhile: it is {state}"):
+            await change(run.model_copy(update={"state": to}))
+    assert kept(house, run).state == state
+
+
+async def test_what_a_failed_run_keeps_goes_when_a_later_training_of_the_skill_is_done(house: House) -> None:
+    learner = house.learner()
+    run, elsewhere = await failed(house, learner), await failed(house, learner, "two")
+    for kind in ("evaluate", "learn"):
+        assert RunFolder(house.folder(run)).resumable
+        later = await learner.submit(TEAM, "one", kind=kind)
+        await ended(learner, later)
+        await settled_down(learner)
+        assert kept(house, later).state == "done"
+    await learner.close()
+    assert not house.folder(run).exists()
+    assert RunFolder(house.folder(elsewhere)).resumable
+    with pytest.raises(InvalidInput, match="Begin anew"):
+        await learner.resume(TEAM, run.id)
+
+
+async def test_a_failed_run_that_is_cancelled_keeps_nothing_and_its_reason(house: House) -> None:
+    learner = house.learner()
+    run = await failed(house, learner)
+    await settled_down(learner)
+    found = await learner.cancel(TEAM, run.id)
+    assert (found.state, found.reason) == ("cancelled", "The engine broke.")
+    assert not house.folder(run).exists()
+    with pytest.raises(InvalidInput, match="ended already: cancelled"):
+        await learner.cancel(TEAM, run.id)
+    with pytest.raises(InvalidInput, match="did not fail: it is cancelled"):
+        await learner.resume(TEAM, run.id)
+    await learner.close()
+
+
+async def test_a_resumed_run_that_finds_nothing_of_its_work_does_not_begin_anew(house: House) -> None:
+    learner = house.learner()
+    run = await failed(house, learner)
+    await learner.close()
+    await learner.resume(TEAM, run.id)
+    RunFolder(house.folder(run)).clear()  # somebody's data was deleted at this moment
+    learner.start()
+    await ended(learner, run)
+    await learner.close()
+    assert "Nothing of the run" in str(kept(house, run).reason)
+    assert len(house.script.began) == 1
+
+
+async def test_a_resumed_run_can_be_interrupted_and_ended_like_any_other(house: House) -> None:
+    learner = house.learner()
+    run = await failed(house, learner)
+    house.script.does = None
+    house.script.begun.clear()
+    await learner.resume(TEAM, run.id)
+    await house.script.begun.wait()
+    await learner.close()
+    assert kept(house, run).state == "running"
+    assert RunFolder(house.folder(run)).resumable
+    assert (await learner.cancel(TEAM, run.id)).state == "cancelled"
+    assert not house.folder(run).exists()
+
+
+async def test_a_full_disk_is_named(house: House) -> None:
+    house.script.does = OSError(errno.ENOSPC, "No space left on device")
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    learner.start()
+    await ended(learner, run)
+    await learner.close()
+    assert kept(house, run).reason == "The disk is full."
+
+
+async def test_whatever_a_promotion_fails_with_the_verdict_stands(house: House) -> None:
+    house.deployments.fails = RuntimeError("secret detail")
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    learner.start()
+    events = await ended(learner, run)
+    await learner.close()
+    assert (kept(house, run).state, kept(house, run).decision) == ("done", "promote")
+    (warning,) = [event.text for event in events if event.kind == "warning"]
+    assert warning == "one@v1 does not serve: RuntimeError. A person can promote it."
 
 
 # --- seconds ---------------------------------------------------------------------------------------------------

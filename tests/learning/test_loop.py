@@ -213,3 +213,23 @@ def test_comparing_without_a_candidate_measures_what_serves(database: Database, 
     assert verdict.probes["base"].identity.share.mean == 1.0
     again = [(event.step, event.steps) for event in told if event.text == "base: again"]
     assert again[-1] == (40, 40)
+
+
+def test_a_disk_that_takes_no_outcomes_costs_no_verdict(database: Database, tmp_path: Path) -> None:
+    told: list[Event] = []
+    parts = Parts(database, tmp_path, reply)
+    made = skill(tmp_path, {})
+    folder = parts.runs_folder / "run_1"
+
+    async def tell(event: Event) -> None:
+        told.append(event)
+        if event.kind == "rival" and not (folder / "outcomes-few-shot.jsonl").exists():
+            (folder / "outcomes-few-shot.jsonl").mkdir()  # the second file of them cannot be written
+
+    run = Run(id="run_1", team="default", skill="levels", state="running", created=now())
+    folder.mkdir(parents=True)
+    verdict = asyncio.run(Loop(parts, made, run, Recipe(), tell).compare(serving=None))  # type: ignore[arg-type]
+    assert set(verdict.rivals) == {"base", "few-shot", "retrieval"}
+    (warning,) = [event.text for event in told if event.kind == "warning"]
+    assert warning == "the report has no examples: the answers cannot be written (Is a directory)"
+    assert not (folder / "outcomes-base.jsonl").exists(), "all of them or none"

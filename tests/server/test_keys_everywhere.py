@@ -21,6 +21,7 @@ ADMIN = {
     ("GET", "/api/doctor"),
     ("POST", "/api/runs"),
     ("POST", "/api/runs/{run}/cancel"),
+    ("POST", "/api/runs/{run}/resume"),
     ("POST", "/api/deployments"),
     ("POST", "/api/adapters/{name}/export"),
 }

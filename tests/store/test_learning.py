@@ -56,7 +56,15 @@ def test_a_dataset_that_is_the_same_in_every_respect_is_kept_once(database: Data
 
 @pytest.mark.parametrize(
     "other",
-    [item("ex_2"), item(person="bob"), item(person=None), item(record="rec_1"), item(split="heldout"), item(key="l")],
+    [
+        item("ex_2"),
+        item(person="bob"),
+        item(person=None),
+        item(record="rec_1"),
+        item(split="heldout"),
+        item(key="l"),
+        item(origin="o"),
+    ],
 )
 def test_the_same_words_of_somebody_else_are_another_dataset(database: Database, other: store.Item) -> None:
     keep(database, "ds_1", item())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from intern.learning.examples.dataset import Gathered, Redacts
+from intern.learning.examples.items import Gathered, Redacts
 from intern.skill import Skill
 from intern.store.learning import Collected
 from intern.types import Example, Json

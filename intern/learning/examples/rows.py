@@ -15,6 +15,7 @@ from intern import prompt as prompts
 from intern.engines.base import Engine
 from intern.errors import ContextOverflow
 from intern.learning.train.job import Pair, Row
+from intern.schema import followed
 from intern.skill import Skill
 from intern.types import Dropped, Example, Json, Message, Passage
 
@@ -93,10 +94,7 @@ def written(skill: Skill, output: Json) -> str:
 
 
 def _ordered(value: Json, node: Json, schema: Mapping[str, Json]) -> Json:
-    if not isinstance(node, Mapping):
-        return value
-    if isinstance(reference := node.get("$ref"), str) and reference.startswith("#/$defs/"):
-        node = schema.get("$defs", {}).get(reference.removeprefix("#/$defs/"), {})
+    node = followed(node, schema)
     if isinstance(value, dict):
         properties = node.get("properties") or {}
         names = [name for name in properties if name in value] + [name for name in value if name not in properties]

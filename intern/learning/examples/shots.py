@@ -3,7 +3,9 @@
 In: a skill, examples, a way to embed texts, an engine (for its tokenizer). Out: worked examples as turns of the
 conversation, the nearest one last. An evaluation's rivals and requests in service show the same ones. In service they
 come from the skill's newest dataset: frozen, and free of personal data. What the skill has no longer is not shown: what
-was deleted by hand or with somebody's data, or whose review was taken back.
+was deleted by hand or with somebody's data, whose review was taken back, what was changed in the skill's folder since,
+and what does not keep the schema of today. So nothing is left of a skill that was deleted when another one gets its
+name.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from sqlalchemy.engine import Engine as Database
 
 from intern import prompt as prompts
 from intern.engines.base import Engine
-from intern.learning.examples.dataset import canonical, enumerated
+from intern.learning.examples.items import canonical, key_of, origin_of
+from intern.learning.examples.readiness import enumerated
 from intern.learning.examples.rows import conversation_of, written
 from intern.models.embedder import Vectors
 from intern.skill import Skill
@@ -110,7 +113,7 @@ class ServedShots:
         self._database = database
         self._embed = embed
         self._engine = engine
-        self._known: dict[tuple[str, str], tuple[tuple[str, int, str], Shots]] = {}
+        self._known: dict[tuple[str, str], _Served] = {}
 
     async def shown(self, team: str, skill: Skill, request: str | Vectors) -> list[Turns]:
         """Worked examples for a request; none before the skill has a dataset. Raises StoreFailure."""
@@ -123,31 +126,69 @@ class ServedShots:
             return []
         key = (*dataset, skill.digest)
         known = self._known.get((team, skill.name))
-        if known is None or known[0] != key:
-            examples = await asyncio.to_thread(self._examples, team, dataset[0])
+        if known is None or known.key != key:
+            items = await asyncio.to_thread(self._items, team, dataset[0], skill)
             known = self._known.get((team, skill.name))  # another request may have been faster
-            if known is None or known[0] != key:
-                known = self._known[team, skill.name] = (key, Shots(skill, examples, self._embed))
-        in_folder = {example.id for example in skill.examples}
+            if known is None or known.key != key:
+                known = self._known[team, skill.name] = _Served(key, skill, items, self._embed)
+        in_folder = await known.in_folder(skill)
 
         async def there(examples: Sequence[Example]) -> set[str]:
             collected = [example.id for example in examples if example.provenance != "folder"]
             found = await asyncio.to_thread(self._still_there, team, skill.name, collected) if collected else set()
             return found | {example.id for example in examples if example.provenance == "folder"} & in_folder
 
-        return await known[1].shown(mode, request, self._engine, there=there)
+        return await known.shots.shown(mode, request, self._engine, there=there)
 
     def _newest(self, team: str, skill: str) -> tuple[str, int] | None:
         with self._database.connect() as connection:
             return store.newest_dataset(connection, team, skill)
 
-    def _examples(self, team: str, dataset: str) -> list[Example]:
+    def _items(self, team: str, dataset: str, skill: Skill) -> list[store.Item]:
         with self._database.connect() as connection:
-            return store.dataset_examples(connection, team, dataset, "train")[:MOST]
+            items = store.dataset_items(connection, team, dataset, "train", limit=MOST)
+        return [item for item in items if _fits(skill, item.example)]
 
     def _still_there(self, team: str, skill: str, examples: Sequence[str]) -> set[str]:
         with self._database.connect() as connection:
             return store.still_there(connection, team, skill, examples)
+
+
+class _Served:
+    """What of one dataset may be shown, for one state (`key`) of dataset and skill."""
+
+    def __init__(self, key: tuple[str, int, str], skill: Skill, items: Sequence[store.Item], embed: Embeds) -> None:
+        self.key = key
+        self.shots = Shots(skill, [item.example for item in items], embed)
+        self._from_folder = [item for item in items if item.example.provenance == "folder"]
+        self._looked_at: tuple[Sequence[Example], frozenset[str]] = ((), frozenset())
+
+    async def in_folder(self, skill: Skill) -> frozenset[str]:
+        """The ids of those that stand in the skill's folder as they did when the dataset was made."""
+        examples, found = self._looked_at
+        if examples is not skill.examples:  # the folder was read anew
+            found = await asyncio.to_thread(self._unchanged, skill.examples)
+            self._looked_at = skill.examples, found
+        return found
+
+    def _unchanged(self, examples: Sequence[Example]) -> frozenset[str]:
+        by_id = {example.id: example for example in examples}
+        return frozenset(
+            item.example.id
+            for item in self._from_folder
+            if (now := by_id.get(item.example.id)) is not None and _made_from(item, now)
+        )
+
+
+def _made_from(item: store.Item, example: Example) -> bool:
+    if item.origin is None:  # a dataset from before origins were kept: its output may have lost personal data
+        return item.key == key_of(example) and canonical(item.example.output) == canonical(example.output)
+    return item.origin == origin_of(example)
+
+
+def _fits(skill: Skill, example: Example) -> bool:
+    """Whether the output keeps the schema of today."""
+    return isinstance(example.output, str) if skill.schema is None else not skill.schema.problems(example.output)
 
 
 def as_turns(skill: Skill, example: Example) -> Turns:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
-from intern.schema import OutputSchema
+from intern.schema import OutputSchema, pointed
 from intern.types import Json
 
 ANY = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
@@ -108,7 +108,7 @@ def _conjuncts(node: Json, root: Mapping[str, Json]) -> Iterator[Mapping[str, Js
         yield node
         if isinstance(ref := node.get("$ref"), str) and ref not in seen:
             seen.add(ref)
-            waiting.append(resolve(ref, root))
+            waiting.append(pointed(ref, root))
         waiting += list(node.get("allOf") or ())
         for key in ("anyOf", "oneOf"):
             options = [o for o in node.get(key) or () if not (isinstance(o, Mapping) and o.get("type") == "null")]
@@ -131,7 +131,7 @@ def _kinds(node: Json, root: Mapping[str, Json], known: dict[str, frozenset[str]
     if isinstance(ref := node.get("$ref"), str):
         if ref not in known:
             known[ref] = ANY  # a reference to itself says nothing new
-            known[ref] = _kinds(resolve(ref, root), root, known)
+            known[ref] = _kinds(pointed(ref, root), root, known)
         found &= known[ref]
     for part in node.get("allOf") or ():
         found &= _kinds(part, root, known)
@@ -154,17 +154,3 @@ def _kind_of(value: Json) -> str:
         return "null"
     names = ((bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"), (list, "array"))
     return next((name for kind, name in names if isinstance(value, kind)), "object")
-
-
-def resolve(ref: str, root: Mapping[str, Json]) -> Json:
-    """What a reference inside the schema points at (RFC 6901), or None."""
-    node: Json = root
-    for part in ref.removeprefix("#").strip("/").split("/") if ref != "#" else ():
-        name = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, Mapping) and name in node:
-            node = node[name]
-        elif isinstance(node, list) and name.isdigit() and int(name) < len(node):
-            node = node[int(name)]
-        else:
-            return None
-    return node

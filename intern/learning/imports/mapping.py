@@ -15,11 +15,13 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from intern.errors import InvalidInput
 from intern.learning.imports.nulls import NOT_STATED, NULL_WORDS, NullRule
+from intern.schema import MAX_VALUE_DEPTH
 from intern.types import Json, Model
 
 OWN_COLUMNS = ("input", "output", "id", "group", "split")
 MAX_TEXT = 65_536
 MAX_HOLES = 200  # of a template: each is filled for every row
+MAX_FIELDS = 200  # of an output that have columns of their own: each is filled for every row
 _MAX_BRACKETS = 500  # PyYAML's time grows with the square of open brackets
 
 Layout = Literal[
@@ -80,6 +82,13 @@ class Mapping(Model):
             raise ValueError("give exactly one of input (columns), template and messages")
         if self.messages is None and not self.output:
             raise ValueError("output is missing: name a column, or a column for each field")
+        if len(self.fields) > MAX_FIELDS:
+            raise ValueError(
+                f"output names {len(self.fields):,} fields; at most {MAX_FIELDS} can have a column each: put the whole "
+                "output as JSON into one column"
+            )
+        if deep := next((field for field in self.fields if field.count(".") >= MAX_VALUE_DEPTH), None):
+            raise ValueError(f"the field '{deep[:80]}' of the output lies deeper than {MAX_VALUE_DEPTH} levels")
         if self.layout == "own" and (self.input, self.output, self.labels) != (("input",), "output", False):
             raise ValueError("layout own has the columns input and output: leave layout out where they are others")
         if self.template is not None and not holes(self.template):

@@ -98,23 +98,6 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     return Interval(mean=successes / n, low=low, high=high, n=n, groups=n, confidence=confidence)
 
 
-def newcombe(successes: int, n: int, other: int, other_n: int, confidence: float = 0.95) -> Interval:
-    """successes/n minus other/other_n, two independent shares, with Newcombe's hybrid score interval (1998, method 10).
-
-    `n` of the result counts both samples. Raises InvalidInput as `wilson` does.
-    """
-    _check_share(successes, n)
-    _check_share(other, other_n)
-    first, second = successes / n, other / other_n
-    first_low, first_high = _wilson(first, n, confidence)
-    second_low, second_high = _wilson(second, other_n, confidence)
-    mean = first - second
-    low = mean - math.hypot(first - first_low, second_high - second)
-    high = mean + math.hypot(first_high - first, second - second_low)
-    both = n + other_n
-    return Interval(mean=mean, low=low, high=high, n=both, groups=both, confidence=confidence)
-
-
 def confidence_for(look: int, alpha: float = 0.05) -> float:
     """The confidence with which to judge the `look`-th candidate (from 1) on the same held-out examples.
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from intern.errors import InvalidInput
-from intern.learning.examples.dataset import Built, Readiness, build, readiness
+from intern.learning.examples.dataset import build
 from intern.learning.examples.gather import gather
+from intern.learning.examples.items import Built
+from intern.learning.examples.readiness import Readiness, readiness
 from intern.learning.loop.contracts import Parts, Work
 from intern.learning.settled import stored
 from intern.learning.train.job import Event
@@ -97,7 +99,7 @@ class Collecting:
             dropped=built.dropped,
         )
         items = [
-            store.Item(example=row.example, key=row.key, split=split, person=row.person)
+            store.Item(example=row.example, key=row.key, split=split, person=row.person, origin=row.origin)
             for split, rows in (("train", built.train), ("heldout", built.heldout))
             for row in rows
         ]

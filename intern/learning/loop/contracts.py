@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine as Database
 
 from intern.engines.base import Engine
 from intern.errors import TrainingUnavailable
-from intern.learning.examples.dataset import Redacts
+from intern.learning.examples.items import Redacts
 from intern.learning.examples.rows import Retrieves
 from intern.learning.judging.evaluate import Memory
 from intern.learning.judging.parity import Tokenises

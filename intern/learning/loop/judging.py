@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from intern.engines.base import Engine, EngineRequest
 from intern.errors import AdapterRefused, InvalidInput
 from intern.learning.adapters.adapter import verify
-from intern.learning.examples.dataset import key_of
+from intern.learning.examples.items import key_of
 from intern.learning.judging.evaluate import Evaluation, Remembered, generate, rivals, score_outside
 from intern.learning.judging.gate import GateSettings, decide
 from intern.learning.judging.growth import Growth
@@ -79,7 +79,7 @@ class Judging:
         known = {name: probed.identity for name, probed in (probes or {}).items() if probed.identity}
         ruling = decide(outcomes, settings=self._gate(), confidence=confidence_for(looks), identities=known)
         summaries = {name: summarise(rows) for name, rows in outcomes.items()}
-        await settled(self._write_outcomes, outcomes)
+        await self._keep_outcomes(outcomes)
         return Verdict(rivals=summaries, ruling=ruling, parity=same, looks=looks, probes=probes)
 
     async def compare(
@@ -114,7 +114,7 @@ class Judging:
             await engine.close()
         for system, answers in (outside or {}).items():
             outcomes[system] = score_outside(self._work.skill, heldout, answers)
-        await settled(self._write_outcomes, outcomes)
+        await self._keep_outcomes(outcomes)
         return Verdict(rivals={name: summarise(rows) for name, rows in outcomes.items() if rows}, probes=probes)
 
     def _gate(self) -> GateSettings:
@@ -267,9 +267,24 @@ class Judging:
             sizes = [store.get_dataset(connection, team, a.dataset).heldout for a in judged if a.dataset]
         return 1 + sum(size >= 0.8 * heldout for size in sizes)
 
+    async def _keep_outcomes(self, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
+        """Write what every rival answered, for the report. The verdict stands without it."""
+        try:
+            await settled(self._write_outcomes, outcomes)
+        except OSError as error:
+            text = f"the report has no examples: the answers cannot be written ({error.strerror})"
+            await self._work.tell(Event(kind="warning", stage="evaluate", text=text))
+
     def _write_outcomes(self, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
-        for name, rows in outcomes.items():
-            jobs.write_lines(self._work.folder / f"outcomes-{name}.jsonl", rows)
+        files = {self._work.folder / f"outcomes-{name}.jsonl": rows for name, rows in outcomes.items()}
+        try:
+            for file, rows in files.items():
+                jobs.write_lines(file, rows)
+        except OSError:
+            for file in files:  # a file that breaks off in the middle could not be read
+                with suppress(OSError):
+                    file.unlink(missing_ok=True)
+            raise
 
 
 def judged_by(heldout: Sequence[Example]) -> list[Example]:

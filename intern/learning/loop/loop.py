@@ -19,9 +19,10 @@ from intern.learning.judging.outcomes import CANDIDATE, Interval, Ruling, Summar
 from intern.learning.judging.summary import summarise
 from intern.learning.loop.collecting import Collecting, Collection
 from intern.learning.loop.contracts import BaseModel, Parts, Tell, Work
+from intern.learning.loop.folder import RunFolder
 from intern.learning.loop.judging import Judging, Verdict, judged_by
 from intern.learning.loop.making import Making
-from intern.learning.settled import StoreAway, stored
+from intern.learning.settled import StoreAway, settled, stored
 from intern.learning.synthesis import Synthesis, Synthesized
 from intern.learning.train import process as training
 from intern.learning.train.job import Event
@@ -55,13 +56,14 @@ class Loop:
         """The whole run. `serving` is the adapter in service, if any. `growth`: also train on parts of the examples, to
         say what more of them would bring.
 
-        Raises NotReady, ModelUnavailable, TrainingUnavailable, TrainingFailed, AdapterRefused, EngineFailure,
-        StoreFailure.
+        Raises NotReady, Conflict when it was begun on another base model, ModelUnavailable, TrainingUnavailable,
+        TrainingFailed, AdapterRefused, EngineFailure, StoreFailure.
         """
         work = self._work
         training.check_installed(("bitsandbytes",) if work.recipe.bits else ())
         base = work.base
         await asyncio.to_thread(read_shape, Path(base.path))  # an architecture without adapters is refused at once
+        await settled(RunFolder(work.folder).stay_on, base.sha256)
         found = await self._collecting.collect(force=force)
         adapter, seconds = await self._making.make(base, found.dataset, found.train, found.heldout)
         verdict = await self._judging.judge(base, adapter, serving, found.train, found.heldout)

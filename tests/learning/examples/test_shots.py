@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +14,17 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine as Database
 
 from intern.engines.fake import FakeEngine
+from intern.learning.examples.items import key_of, origin_of
 from intern.learning.examples.shots import FIXED, NEAREST, TOKENS, Mode, ServedShots, Shots, as_turns, varied
+from intern.learning.loop.collecting import Collecting
+from intern.learning.loop.contracts import Work
+from intern.learning.train.recipe import Recipe
 from intern.models.embedder import Vectors
 from intern.skill import Skill, write_skill
 from intern.store import learning as store
 from intern.store import records
 from intern.store.engine import open_database
-from intern.types import Dataset, Dropped, Example, Message, now
+from intern.types import Dataset, Dropped, Example, Message, Run, now
 
 TOPICS = ["order", "refund", "other"]
 SCHEMA = {
@@ -216,11 +221,119 @@ def test_what_left_the_skill_s_folder_is_shown_no_more(database: Database, tmp_p
     )
     dataset = Dataset(id="ds_1", team="default", skill="sorting", digest="d", created=now(), train=2, heldout=0)
     with database.begin() as connection:
-        items = [store.Item(example=example(n), key=f"k{n}", split="train") for n in range(2)]
+        items = [
+            store.Item(example=example(n), key=f"k{n}", split="train", origin=origin_of(example(n))) for n in range(2)
+        ]
         store.add_dataset(connection, dataset, items)
     shots = ServedShots(database, embed, FakeEngine())
     assert sorted(served(shots, both)) == ["about order 0", "about refund 1"]
     assert served(shots, one) == ["about order 0"]
+
+
+class Parts:
+    """What collecting takes of a workspace. Whatever is personal here begins with `about`."""
+
+    contributor_cap = 200
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def redacts(self, team: str, skill: Skill) -> Any:
+        def redact(example: Example) -> tuple[Example, None]:
+            without = {"input": example.text.replace("about", "<PERSON_1>")}
+            if isinstance(example.output, str):
+                without["output"] = example.output.replace("about", "<PERSON_1>")
+            return example.model_copy(update=without), None
+
+        return redact
+
+
+def collect(database: Database, skill: Skill) -> None:
+    """Freeze a dataset of the skill as a run does."""
+
+    async def tell(event: Any) -> None: ...
+
+    parts: Any = Parts(database)
+    run = Run(id="run_1", team="default", skill=skill.name, state="running", created=now())
+    asyncio.run(Collecting(Work(parts, skill, run, Recipe(), tell)).collect(force=True))
+
+
+def folder_skill(home: Path, *rows: dict[str, Any], schema: Any = SCHEMA) -> Skill:
+    """A skill whose folder has these examples, and one that is held out."""
+    spec = {"title": "T", "description": "D", "instructions": "I", "prompting": {"examples": "fixed"}}
+    held = {"id": "held", "input": "what is judged", "output": rows[-1]["output"], "split": "heldout"}
+    return write_skill(home, "sorting", spec, schema=schema, examples=[*rows, held])
+
+
+def row(topic: str, id: str | None = "1", input: str = "about refund 1") -> dict[str, Any]:
+    return {"input": input, "output": {"topic": topic, "sure": True}, **({"id": id} if id else {})}
+
+
+@pytest.mark.parametrize("id", ["1", None])
+def test_what_was_corrected_in_the_skill_s_folder_is_shown_when_the_next_dataset_has_it(
+    database: Database, tmp_path: Path, id: str | None
+) -> None:
+    stays = row("other", "2", "about other 2")
+    before, after = (
+        folder_skill(tmp_path / topic, row(topic, id), stays, schema=SCHEMA) for topic in ("order", "refund")
+    )
+    shots = ServedShots(database, embed, FakeEngine())
+    collect(database, before)
+    assert sorted(served(shots, before)) == ["<PERSON_1> other 2", "<PERSON_1> refund 1"]
+    assert served(shots, after) == ["<PERSON_1> other 2"]
+    collect(database, after)
+    assert sorted(served(shots, after)) == ["<PERSON_1> other 2", "<PERSON_1> refund 1"]
+    assert served(shots, before) == ["<PERSON_1> other 2"]
+
+
+def test_a_correction_that_redaction_hides_is_one_all_the_same(database: Database, tmp_path: Path) -> None:
+    before, after = (
+        folder_skill(tmp_path / name, {"id": "1", "input": "x", "output": said}, schema=None)
+        for name, said in (("a", "about x"), ("b", "<PERSON_1> x"))
+    )
+    shots = ServedShots(database, embed, FakeEngine())
+    collect(database, before)
+    assert (served(shots, before), served(shots, after)) == (["x"], [])
+    collect(database, after)
+    assert (served(shots, before), served(shots, after)) == ([], ["x"])
+
+
+def test_nothing_is_left_of_a_deleted_skill_when_another_one_gets_its_name(database: Database, tmp_path: Path) -> None:
+    old = folder_skill(tmp_path / "old", row("order"), row("refund", "2", "about refund 2"))
+    shots = ServedShots(database, embed, FakeEngine())
+    with database.begin() as connection:
+        brought = example(9).model_copy(update={"provenance": "import", "split": "train"})
+        records.add_examples(connection, "default", "sorting", [brought])
+    collect(database, old)
+    assert len(served(shots, old)) == 3
+    with database.begin() as connection:
+        records.forget_skill(connection, "default", "sorting")
+    other = {"type": "object", "properties": {"mood": {"type": "string"}}, "required": ["mood"]}
+    new = folder_skill(
+        tmp_path / "new", {"id": "1", "input": "about refund 1", "output": {"mood": "bad"}}, schema=other
+    )
+    assert served(shots, new) == []
+
+
+def test_what_does_not_keep_the_schema_of_today_is_not_shown(database: Database, tmp_path: Path) -> None:
+    shots = ServedShots(database, embed, FakeEngine())
+    freeze(database, "ds_1", [0, 1, 2])  # each of another topic
+    assert len(served(shots, make_skill(tmp_path / "a"))) == 3
+    spec = {"title": "T", "description": "D", "instructions": "Sort it.", "prompting": {"examples": "nearest"}}
+    narrow = {**SCHEMA, "properties": {"topic": {"enum": ["order", "other"]}, "sure": {"type": "boolean"}}}
+    assert len(served(shots, write_skill(tmp_path / "b", "sorting", spec, schema=narrow))) == 2
+    assert served(shots, write_skill(tmp_path / "c", "sorting", spec)) == [], "texts are asked for now"
+
+
+def test_of_a_dataset_from_before_origins_what_is_plainly_the_same_is_shown(database: Database, tmp_path: Path) -> None:
+    skill = folder_skill(tmp_path, row("refund"), row("order", "2", "about order 2"))
+    kept = [one for one in skill.examples if one.split is None]
+    changed = kept[0].model_copy(update={"output": {"topic": "other", "sure": True}})
+    dataset = Dataset(id="ds_1", team="default", skill="sorting", digest="d", created=now(), train=2, heldout=0)
+    with database.begin() as connection:
+        items = [store.Item(example=one, key=key_of(one), split="train") for one in (changed, kept[1])]
+        store.add_dataset(connection, dataset, items)
+    assert served(ServedShots(database, embed, FakeEngine()), skill) == ["about order 2"]
 
 
 def test_a_request_reads_no_row_of_a_dataset_as_a_whole(database: Database, skill: Skill) -> None:

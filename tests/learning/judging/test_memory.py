@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,3 +90,36 @@ def test_a_disk_that_refuses_costs_no_answer(tmp_path: Path) -> None:
     memory = AnswerMemory(tmp_path / "file" / "skill.jsonl")
     memory.put("a", Generated(text="one"))
     assert memory.get("a") == Generated(text="one")
+
+
+def test_opening_writes_nothing_even_where_a_line_was_cut_off(file: Path) -> None:
+    AnswerMemory(file).put("1", answer(1))
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write('["2", {"text": "ans')
+    before = file.read_bytes()
+    assert AnswerMemory(file).get("1") == answer(1)
+    assert file.read_bytes() == before
+
+
+def test_who_asks_for_an_answer_waits_for_no_disk(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writing, go_on = threading.Event(), threading.Event()
+    replace = os.replace
+
+    def slow(*given: Any) -> None:
+        writing.set()
+        go_on.wait()
+        replace(*given)
+
+    monkeypatch.setattr("intern.learning.judging.memory.os.replace", slow)
+    memory = AnswerMemory(file, most=2)
+    for number in range(4):
+        memory.put(str(number), answer(number))
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            put = pool.submit(memory.put, "4", answer(4))
+            assert writing.wait(30)
+            assert pool.submit(memory.get, "3").result(timeout=10) == answer(3)
+        finally:
+            go_on.set()
+        put.result()
+    assert known(AnswerMemory(file, most=2), range(5)) == [3, 4]

@@ -18,7 +18,6 @@ from intern.learning.judging.statistics import (
     clustered_mean,
     confidence_for,
     mcnemar,
-    newcombe,
     paired_difference,
     wilson,
 )
@@ -270,30 +269,10 @@ def test_wilson_is_scipys(counts: tuple[int, int], confidence: float) -> None:
     assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "low", "high"),
-    [
-        ((56, 70), (48, 80), 0.0524, 0.3339),
-        ((9, 10), (3, 10), 0.1705, 0.8090),
-        ((5, 56), (0, 29), -0.0381, 0.1926),
-        ((0, 10), (0, 10), -0.2775, 0.2775),
-        ((10, 10), (0, 20), 0.6791, 1.0),
-    ],
-)
-def test_newcombe_gives_the_papers_intervals(
-    one: tuple[int, int], other: tuple[int, int], low: float, high: float
-) -> None:
-    """Newcombe (1998), table II, method 10."""
-    found = newcombe(*one, *other)
-    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
-
-
 @pytest.mark.parametrize("counts", [(1, 0), (3, 2), (-1, 2)])
 def test_what_is_no_share_is_refused(counts: tuple[int, int]) -> None:
     with pytest.raises(InvalidInput):
         wilson(*counts)
-    with pytest.raises(InvalidInput):
-        newcombe(1, 2, *counts)
 
 
 # --- many looks ------------------------------------------------------------------------------------------------

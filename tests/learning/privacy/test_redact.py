@@ -21,12 +21,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from intern.errors import InvalidInput, TrainingUnavailable
-from intern.learning.examples.dataset import Gathered, build
+from intern.learning.examples.dataset import build
+from intern.learning.examples.items import Gathered
 from intern.learning.privacy.occurrences import Occurrences
 from intern.learning.privacy.placeholders import Scope
 from intern.learning.privacy.places import place_of
 from intern.learning.privacy.recognisers import Span, disjoint
-from intern.learning.privacy.recognisers.__main__ import forbid
 from intern.learning.privacy.recognisers.numbers import iban, luhn
 from intern.learning.privacy.recognition import Recognition
 from intern.learning.privacy.redact import MAX_CHARACTERS, MAX_TEXTS, MAX_VALUES, RedactedExample, Redactor
@@ -594,22 +594,6 @@ def test_an_idle_process_ends() -> None:
             assert select.select([gone], [], [], 30.0)[0], "it did not end"
             os.close(gone)
         assert recognition.find(["a@b.com"])[0]
-
-
-@pytest.mark.parametrize(
-    ("event", "arguments"),
-    [
-        ("socket.connect", ()),
-        ("subprocess.Popen", ()),
-        ("os.remove", ()),
-        ("open", ("x", "w", 0)),
-        ("open", ("x", "", 1)),
-    ],
-)
-def test_the_process_may_neither_connect_nor_write(event: str, arguments: tuple[Any, ...]) -> None:
-    forbid("open", ("a list of words", "r", 0))
-    with pytest.raises(PermissionError, match="may not"):
-        forbid(event, arguments)
 
 
 def test_a_model_that_is_not_installed_says_so() -> None:

@@ -182,6 +182,64 @@ def test_a_run_can_be_ended_once(server: Any, learning: Script) -> None:
     assert server.http().post(f"/api/runs/{run['id']}/cancel").status_code == 400
 
 
+def late(server: Any, learning: Script) -> dict[str, Any]:
+    """A run that failed after its training."""
+    learning.late = TrainingFailed("The disk is full.")
+    run = ended(server, begin(server))
+    learning.late = None
+    assert (run["state"], run["reason"]) == ("failed", "The disk is full.")
+    return run
+
+
+def test_a_training_that_failed_is_resumed_and_its_events_go_on(server: Any, learning: Script) -> None:
+    run = late(server, learning)
+    assert run["resumable"]
+    before = [data for ident, data in followed(server, run) if ident is not None]
+    answer = server.http().post(f"/api/runs/{run['id']}/resume")
+    assert (answer.status_code, answer.json()["state"], answer.json()["reason"]) == (202, "queued", None)
+    after = [data for ident, data in followed(server, run, params={"after": before[-1]["id"]}) if ident is not None]
+    assert [data["id"] for data in after] == list(range(len(before), len(before) + len(after)))
+    assert (before[-1]["kind"], after[0]["kind"], after[-1]["kind"]) == ("failed", "note", "done")
+    done = ended(server, run)
+    assert (done["state"], done["decision"], done["resumable"]) == ("done", "promote", False)
+    again = server.http().post(f"/api/runs/{run['id']}/resume")
+    assert (again.status_code, again.json()["error"]["message"]) == (
+        400,
+        f"The run {run['id']} did not fail: it is done.",
+    )
+
+
+def test_what_left_nothing_to_go_on_with_is_begun_anew(server: Any, learning: Script) -> None:
+    learning.failure = TrainingFailed("No.")
+    run = ended(server, begin(server))
+    assert not run["resumable"]
+    answer = server.http().post(f"/api/runs/{run['id']}/resume")
+    assert answer.status_code == 400
+    assert "Begin anew: intern learn mood." in answer.json()["error"]["message"]
+
+
+def test_a_failed_run_that_is_given_up_is_resumed_no_more(server: Any, learning: Script) -> None:
+    run = late(server, learning)
+    cancelled = server.http().post(f"/api/runs/{run['id']}/cancel").json()
+    assert (cancelled["state"], cancelled["reason"]) == ("cancelled", "The disk is full.")
+    assert server.http().post(f"/api/runs/{run['id']}/resume").status_code == 400
+    assert not ended(server, run)["resumable"]
+
+
+def test_a_skill_that_has_a_former_ones_name_goes_on_with_none_of_its_runs(server: Any, learning: Script) -> None:
+    http = server.http()
+    new = {"name": "fresh", "title": "T", "description": "D", "instructions": "I"}
+    assert http.post("/api/skills", json=new).status_code == 201
+    learning.late = TrainingFailed("The disk is full.")
+    run = ended(server, begin(server, "fresh"))
+    learning.late = None
+    assert run["resumable"]
+    assert http.delete("/api/skills/fresh").status_code == 204
+    assert http.post("/api/skills", json=new).status_code == 201
+    assert http.post(f"/api/runs/{run['id']}/resume").status_code == 400
+    assert http.delete("/api/skills/fresh").status_code == 204
+
+
 @pytest.mark.parametrize(
     ("recipe", "made"),
     [
@@ -282,6 +340,17 @@ def test_the_report_is_one_page_that_runs_nothing(server: Any, learning: Script)
     assert "0.58" in answer.text or "Loss" in answer.text or "loss" in answer.text, "the adapter's curves"
 
 
+def test_a_report_whose_answers_could_not_be_written_has_all_but_the_examples(server: Any, learning: Script) -> None:
+    run = begin(server)
+    ended(server, run)
+    for file in (server.workspace.parts.runs_folder / run["id"]).glob("outcomes-*.jsonl"):
+        file.unlink()
+    answer = server.http("user").get(f"/api/runs/{run['id']}/report")
+    assert answer.status_code == 200
+    assert learning.reason in answer.text
+    assert "request &lt;" not in answer.text
+
+
 def test_without_a_verdict_there_is_no_report(server: Any, learning: Script) -> None:
     learning.failure = TrainingFailed("No.")
     run = begin(server)
@@ -295,7 +364,8 @@ def test_only_admins_begin_and_end_runs(server: Any, learning: Script) -> None:
     assert server.http("user").post("/api/runs", json={"skill": "mood"}).status_code == 403
     learning.hold = True
     run = begin(server)
-    assert server.http("user").post(f"/api/runs/{run['id']}/cancel").status_code == 403
+    for what in ("cancel", "resume"):
+        assert server.http("user").post(f"/api/runs/{run['id']}/{what}").status_code == 403
 
 
 def test_another_teams_run_does_not_exist(server: Any, learning: Script) -> None:
@@ -304,7 +374,8 @@ def test_another_teams_run_does_not_exist(server: Any, learning: Script) -> None
     http = server.http("blue")
     for path in ("", "/events", "/report"):
         assert http.get(f"/api/runs/{run['id']}{path}").status_code == 404, path
-    assert http.post(f"/api/runs/{run['id']}/cancel").status_code == 404
+    for what in ("cancel", "resume"):
+        assert http.post(f"/api/runs/{run['id']}/{what}").status_code == 404
     assert http.post("/api/runs", json={"skill": "mood"}).status_code == 404
     assert run["id"] not in http.get("/api/runs").text
 
