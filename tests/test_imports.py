@@ -63,7 +63,8 @@ LEARNING: dict[str, set[str]] = {
     "export": {"adapters", "examples", "judging", "loop", "train"},
     "parts": {"examples", "judging", "loop", "privacy"},
     "journal": {"adapters", "settled", "train"},
-    "learner": {"adapters", "export", "journal", "loop", "settled", "train"},
+    "carrying": {"adapters", "export", "journal", "loop", "settled", "train"},
+    "learner": {"adapters", "carrying", "journal", "loop", "settled", "train"},
     "triggers": set(),
     "erasure": {"learner", "parts"},
 }

@@ -1,0 +1,176 @@
+"""What a run does and what comes of it: its work by kind, its verdict kept, its adapter promoted if the gate says so.
+
+In: a run, and the loop that was made for it. Out: what is new about the run at its end; verdict, model card and
+examples where they belong, the adapter in service. Knows nothing of queues, of turns, or of how a run fails:
+`learner.py` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from intern.errors import Conflict, InternError, StoreFailure
+from intern.learning.adapters.adapter import verify, write_card
+from intern.learning.adapters.deployments import Deployments
+from intern.learning.journal import Journal
+from intern.learning.loop.contracts import Parts
+from intern.learning.loop.folder import RunFolder
+from intern.learning.loop.loop import Finished, Loop
+from intern.learning.settled import OUT_OF_REACH, StoreAway, settled, stored
+from intern.learning.train.job import Event
+from intern.library import SkillLibrary
+from intern.skill import Skill
+from intern.store import learning as store
+from intern.store import records
+from intern.types import Adapter, Dataset, Example, Json, Run
+
+log = logging.getLogger(__name__)
+
+Keep = Callable[[Run, Mapping[str, Json], Adapter | None], Awaitable[None]]
+
+
+class Carrying:
+    """The work of runs, one at a time. `keep` stores a verdict; it raises CancelledError for a run that another process
+    ended meanwhile."""
+
+    def __init__(
+        self, parts: Parts, library: SkillLibrary, deployments: Deployments, journal: Journal, keep: Keep
+    ) -> None:
+        self._parts = parts
+        self._library = library
+        self._deployments = deployments
+        self._journal = journal
+        self._keep = keep
+
+    async def carry_out(self, newest: Callable[[], Run], loop: Loop, skill: Skill) -> dict[str, Json]:
+        """Carry out the run's work; returns what came of it. `newest` is the run as it is at the time."""
+        run = newest()
+        if run.decision is not None and await stored(self._went_live, run):
+            await self._journal.tell(run, Event(kind="promoted", stage="promote", text=f"{run.adapter} serves"))
+            return {"stage": "promote"}
+        serving = await stored(self._serving, run)
+        folder = RunFolder(self._parts.runs_folder / run.id)
+        asked = await asyncio.to_thread(folder.asked, needed=bool(run.recipe.get("asked")))
+        if run.kind == "learn":
+            asks = {name: bool(run.recipe.get(name)) for name in ("force", "growth")}
+            finished = await loop.learn(serving=serving, **asks)
+            return await self._conclude(newest, finished, serving, skill)
+        if run.kind == "evaluate":
+            verdict = await loop.compare(serving=serving, examples=asked.examples, outside=asked.outside)
+            body = verdict.model_dump(mode="json")
+            await self._keep(newest(), body, None)
+            await self._journal.tell(run, Event(kind="verdict", stage="evaluate", numbers=body))
+            return {"adapter": serving.name if serving else None}
+        written = await loop.synthesize(asked.count)
+        added = await stored(self._add_examples, run, written.examples)
+        refused = Counter(row.reason for row in written.refused)
+        reason = f"{added} examples were written from {written.passages} passages; {len(written.refused)} were refused."
+        numbers = {"added": added, "refused": dict(refused), "failed": written.failed}
+        await self._journal.tell(run, Event(kind="written", stage="synthesize", text=reason, numbers=numbers))
+        return {"reason": reason}
+
+    async def _conclude(
+        self, newest: Callable[[], Run], finished: Finished, judged: Adapter | None, skill: Skill
+    ) -> dict[str, Json]:
+        """Keep the verdict, and promote where the gate says so. What fails from here on takes nothing of it back."""
+        ruling = finished.ruling
+        adapter = finished.adapter.model_copy(update={"decision": ruling.decision})
+        verdict = finished.verdict.model_dump(mode="json")
+        ended: dict[str, Json] = {
+            "dataset": finished.dataset.id,
+            "adapter": adapter.name,
+            "decision": ruling.decision,
+            "reason": ruling.reason,
+            "train_seconds": finished.train_seconds,
+        }
+        run = newest().model_copy(update=ended)
+        try:
+            await self._keep(run, verdict, adapter)
+        except StoreAway:
+            raise
+        except StoreFailure as error:  # it is in the store, if not beside the adapter
+            await self._journal.tell(run, Event(kind="warning", stage="evaluate", text=error.message))
+        await settled(self._describe, adapter, finished.dataset, verdict)
+        await self._journal.tell(run, Event(kind="verdict", stage="evaluate", text=ruling.reason, numbers=verdict))
+        if ruling.decision == "promote" and run.recipe.get("promote", True) and not finished.approve:
+            try:
+                await self._promote(run, adapter, judged, skill)
+            except (StoreAway, *OUT_OF_REACH):
+                raise
+            except Exception as error:
+                if not isinstance(error, InternError):
+                    log.exception("run %s did not promote", run.id)
+                said = error.message if isinstance(error, InternError) else f"{type(error).__name__}."
+                text = f"{adapter.name} does not serve: {said} A person can promote it."
+                await self._journal.tell(run, Event(kind="warning", stage="promote", text=text))
+            else:
+                ended["stage"] = "promote"
+        return ended
+
+    async def _promote(self, run: Run, adapter: Adapter, judged: Adapter | None, skill: Skill) -> None:
+        """Let the adapter serve, if all is as it was when the run began. Raises Conflict when it is not, NotFound when
+        the skill is gone, AdapterRefused, EngineFailure."""
+        former = await stored(self._version, run)
+        if await stored(self._serving, run) != judged:
+            raise Conflict("Something else serves now than it was judged against.")
+        now_is = self._library.get(run.team, run.skill)
+        if now_is.digest != skill.digest:
+            raise Conflict("The skill was changed while it trained.")
+        if now_is.spec.learning.approve:
+            raise Conflict("The skill asks for approval by now.")
+        await self._journal.tell(run, Event(kind="stage", stage="promote", text=f"{adapter.name} goes live"))
+        await self._deployments.promote(
+            run.team, run.skill, adapter.version, by=_promoter(run), reason=run.reason or "", former=former
+        )
+        await self._journal.tell(run, Event(kind="promoted", stage="promote", text=f"{adapter.name} serves"))
+
+    # --- the store; blocking -------------------------------------------------------------------------------------
+
+    def _serving(self, run: Run) -> Adapter | None:
+        """The adapter in service, as the store has it: another process may have promoted it a moment ago."""
+        with self._parts.database.connect() as connection:
+            deployment = store.get_deployment(connection, run.team, run.skill)
+            if deployment is None or deployment.version is None or (run.team, run.skill) in self._deployments.problems:
+                return None
+            return store.get_adapter(connection, run.team, run.skill, deployment.version)
+
+    def _describe(self, adapter: Adapter, dataset: Dataset, verdict: Mapping[str, Json]) -> None:
+        """Write the adapter's model card beside it; no run fails for want of one."""
+        from intern.learning.export import card
+        from intern.learning.export.describe import describe
+
+        folder = self._parts.adapters_folder / adapter.digest
+        try:
+            files = verify(folder, base=adapter.base)
+            skill = self._library.get(adapter.team, adapter.skill)
+            write_card(folder, card.render(describe(files, skill, self._parts.base, dataset, verdict)))
+        except InternError as error:
+            log.warning("the adapter %s has no model card: %s", adapter.name, error.message)
+
+    def _version(self, run: Run) -> int | None:
+        """The version in service, whether or not it could be loaded."""
+        with self._parts.database.connect() as connection:
+            deployment = store.get_deployment(connection, run.team, run.skill)
+        return None if deployment is None else deployment.version
+
+    def _went_live(self, run: Run) -> bool:
+        """Whether the run had promoted its adapter before the process ended. Its decision and verdict were kept then;
+        judged again, the adapter would have itself for a rival."""
+        with self._parts.database.connect() as connection:
+            changes = store.deployment_history(connection, run.team, run.skill)
+        return any(change.by == _promoter(run) for change in changes)
+
+    def _add_examples(self, run: Run, examples: Sequence[Example]) -> int:
+        with self._parts.database.begin() as connection:
+            known = {row.example.id for row in store.collected(connection, run.team, run.skill)}
+            new = [example for example in examples if example.id not in known]
+            records.add_examples(connection, run.team, run.skill, new)
+        return len(new)
+
+
+def _promoter(run: Run) -> str:
+    """As whom a run changes what serves."""
+    return f"run {run.id}"
