@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).resolve().parents[1]
 _FORBIDDEN = ("socket.", "subprocess.", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.system", "os.startfile",
-              "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate",
-              "shutil.", "urllib.", "ftplib.", "smtplib.", "imaplib.", "webbrowser.")  # fmt: skip
+              "os.kill", "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod",
+              "os.chown", "os.setxattr", "os.truncate", "os.utime", "shutil.", "sqlite3.", "urllib.", "ftplib.",
+              "smtplib.", "imaplib.", "webbrowser.")  # fmt: skip
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 def start(module: str, *, encoding: str | None = None) -> subprocess.Popen[Any]:
@@ -57,7 +59,7 @@ def forbid(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "open":
         mode, flags = arguments[1], arguments[2]
         writes = isinstance(mode, str) and any(letter in mode for letter in "wax+")
-        if writes or (isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
+        if writes or (isinstance(flags, int) and flags & _WRITING):
             raise PermissionError("this process may not write files")
     elif event.startswith(_FORBIDDEN):
         raise PermissionError(f"this process may not use {event}")

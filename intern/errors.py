@@ -167,7 +167,13 @@ class TrainingUnavailable(InternError):
 
 
 class TrainingFailed(InternError):
+    """`final`: it would fail in the same way again, however often it is taken up."""
+
     code = "training_failed"
+
+    def __init__(self, message: str, *, final: bool = False) -> None:
+        super().__init__(message)
+        self.final = final
 
 
 class WorkspaceBusy(InternError):

@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from intern.errors import InvalidInput
-from intern.schema import followed, pointed
+from intern.schema import alternatives, followed, pointed
 from intern.types import Json, Model
 
 NONE = "none"  # an output that has no value of an attribute
@@ -208,8 +208,7 @@ def _choices(
             known[ref] = None  # a reference to itself says nothing new
             known[ref] = _choices(pointed(ref, schema), schema, known)
         return known[ref]
-    either = [some for some in node.get("anyOf") or node.get("oneOf") or () if some != {"type": "null"}]
-    parts = [_choices(some, schema, known) for some in either]
+    parts = [_choices(some, schema, known) for some in alternatives(node)]
     if not parts or any(part is None for part in parts):
         return None
     return [value for part in parts for value in part or ()]

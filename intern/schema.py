@@ -151,6 +151,8 @@ def _compile(text: str) -> OutputSchema:
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
         message = getattr(error, "message", None) or str(error)
         raise SchemaRefused(f"Not a valid JSON Schema (2020-12): {message[:300]}") from error
+    except RecursionError as error:
+        raise SchemaRefused("The schema's references make too long a chain. Use fewer of them.") from error
     narrowed = {k: v for k, v in _spelled_out(plain).items() if k != "x-guidance"}
     body = json.dumps({"x-guidance": _WHITESPACE, **narrowed})
     grammar = f"%llguidance {{}}\nstart: %json {body}"
@@ -206,19 +208,36 @@ def pointed(reference: str, schema: Mapping[str, Json]) -> Json:
 
 def followed(node: Json, schema: Mapping[str, Json], seen: set[str] | None = None) -> Mapping[str, Json]:
     """What a part of a schema says together with what its references lead to, and with its one alternative to null;
-    what stands nearer goes first. `seen` takes the references on the way; those that it has already lead nowhere."""
-    found: Mapping[str, Json] = {}
+    what stands nearer goes first. `seen` takes the references on the way; those that it has already lead nowhere. A
+    chain is followed for MAX_DEPTH parts: no generator writes longer ones, and requests wait for this."""
+    found: dict[str, Json] = {}
     seen = set() if seen is None else seen
-    while isinstance(node, Mapping):
-        found = {**node, **found}
+    for _ in range(MAX_DEPTH):
+        if not isinstance(node, Mapping):
+            break
+        for key, value in node.items():
+            found.setdefault(key, value)
         reference = node.get("$ref")
         if isinstance(reference, str):
             node = None if reference in seen else pointed(reference, schema)
             seen.add(reference)
         else:
-            either = [some for some in node.get("anyOf") or node.get("oneOf") or () if some != {"type": "null"}]
+            either = alternatives(node)
             node = either[0] if len(either) == 1 else None
     return found
+
+
+def alternatives(node: Mapping[str, Json]) -> list[Json]:
+    """What a part of a schema lets an answer choose from (`anyOf`, `oneOf`), null aside, however that is written."""
+    return [some for some in node.get("anyOf") or node.get("oneOf") or () if not _is_null(some)]
+
+
+def _is_null(node: Json) -> bool:
+    return isinstance(node, Mapping) and (
+        node.get("type") in ("null", ["null"])
+        or node.get("enum") == [None]
+        or ("const" in node and node["const"] is None)
+    )
 
 
 def _children(node: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:

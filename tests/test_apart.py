@@ -26,7 +26,11 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
         "import os; os.system('true')",
         "open('/tmp/never-written', 'w')",
         "import os; os.open('/tmp/never-written', os.O_CREAT | os.O_WRONLY)",
+        "import os; os.open('/tmp/never-written', os.O_TRUNC)",
         "import os; os.remove('/tmp/never-written')",
+        "import os; os.chown(os.devnull, -1, -1)",
+        "import os; os.kill(os.getpid(), 0)",
+        "import sqlite3; sqlite3.connect('/tmp/never-written')",
     ],
 )
 def test_what_is_watched_uses_no_network_no_process_and_no_writing(act: str) -> None:

@@ -64,7 +64,8 @@ LEARNING: dict[str, set[str]] = {
     "parts": {"examples", "judging", "loop", "privacy"},
     "journal": {"adapters", "settled", "train"},
     "carrying": {"adapters", "export", "journal", "loop", "settled", "train"},
-    "learner": {"adapters", "carrying", "journal", "loop", "settled", "train"},
+    "leftovers": {"journal", "loop"},
+    "learner": {"adapters", "carrying", "journal", "leftovers", "loop", "settled", "train"},
     "triggers": set(),
     "erasure": {"learner", "parts"},
 }

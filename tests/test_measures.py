@@ -82,6 +82,14 @@ def test_a_reference_that_leads_to_no_closed_list_needs_patterns(field: str) -> 
     assert "'evaluation.attributes.0' needs patterns" in problems({"field": field}, schema=REFERRING)[0]
 
 
+@pytest.mark.parametrize("null", [{"type": "null"}, {"type": "null", "description": "none"}, {"const": None}])
+def test_an_alternative_to_null_is_a_closed_list_however_null_is_written(null: Json) -> None:
+    schema = {"properties": {"level": {"anyOf": [{"enum": ["entry", "senior"]}, null]}}}
+    attribute = {"field": "level", "reference": {"junior": 1}}
+    (found,) = problems(attribute, schema=schema)
+    assert found.endswith("'junior' is none of its values: entry, senior, none")
+
+
 def test_shares_and_fields_behind_references_are_checked_too() -> None:
     found = problems({"field": "either", "reference": {"junior": 1}}, schema=REFERRING)
     assert found == [

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intern.errors import SchemaRefused
-from intern.schema import OutputSchema, canonical, check_schema, followed, parse_json, pointed
+from intern.schema import MAX_DEPTH, OutputSchema, canonical, check_schema, followed, parse_json, pointed
 
 SUITE = Path(__file__).parents[2] / "shared" / "data" / "json-schema-test-suite" / "tests" / "draft2020-12"
 
@@ -194,6 +194,13 @@ def test_entangled_references_are_refused_in_bounded_time() -> None:
         check_schema({"$ref": "#/$defs/d0", "$defs": defs})
 
 
+def test_a_chain_of_references_that_nothing_could_walk_is_refused() -> None:
+    chain = {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(1_500)} | {"d1500": {"type": "string"}}
+    schema = {"type": "object", "required": ["a"], "properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": chain}
+    with pytest.raises(SchemaRefused, match="too long a chain"):
+        check_schema(schema)
+
+
 def test_recursion_that_can_stop_is_allowed() -> None:
     tree = {
         "type": "object",
@@ -315,6 +322,12 @@ def test_a_reference_leads_to_a_part_or_nowhere(reference: str, part: Any) -> No
     [
         (REFERRING["properties"]["a"], {"enum": ["x"], "title": "nearer"}),  # type: ignore[index]
         ({"anyOf": [{"$ref": "#/$defs/odd~1name"}, {"type": "null"}]}, {"enum": ["x"], "title": "farther"}),
+        (
+            {"anyOf": [{"$ref": "#/$defs/odd~1name"}, {"type": "null", "title": "none"}]},
+            {"enum": ["x"], "title": "farther"},
+        ),
+        ({"oneOf": [{"const": None}, {"enum": [None]}, {"type": ["null"]}, {"const": 1}]}, {"const": 1}),
+        ({"anyOf": [True, {"type": "null"}]}, {}),
         ({"anyOf": [{"type": "string"}, {"type": "integer"}]}, {}),
         ({"$ref": "#/$defs/loop"}, {"type": "string"}),
         (REFERRING["properties"]["b"], {}),  # type: ignore[index]
@@ -323,4 +336,13 @@ def test_a_reference_leads_to_a_part_or_nowhere(reference: str, part: Any) -> No
 )
 def test_a_part_says_what_its_references_lead_to(part: Any, said: dict[str, Any]) -> None:
     found = followed(part, REFERRING)
-    assert {key: value for key, value in found.items() if key not in ("$ref", "anyOf")} == said
+    assert {key: value for key, value in found.items() if key not in ("$ref", "anyOf", "oneOf")} == said
+
+
+def test_a_long_chain_of_references_costs_no_more_than_a_short_one() -> None:
+    chain: dict[str, Any] = {f"d{n}": {"$ref": f"#/$defs/d{n + 1}", f"x{n}": 1} for n in range(650)}
+    schema = {"$defs": chain | {"d650": {"type": "string"}}}
+    found = followed({"$ref": "#/$defs/d0"}, schema)
+    assert len(found) == MAX_DEPTH
+    assert "type" not in found
+    assert followed({"$ref": f"#/$defs/d{650 - MAX_DEPTH + 2}"}, schema)["type"] == "string"

@@ -42,7 +42,7 @@ def list_(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """List runs, the newest first.
+    """List runs, the newest first. `failed, resumable`: it keeps its work on disk, until it is resumed or cancelled.
 
     ```bash
     intern runs list
@@ -56,8 +56,14 @@ def list_(
         output.document(listed)
         return
     columns = ["run", "skill", "kind", "state", "stage", "decision", "adapter", "created"]
-    rows = [[run["id"], *(run[column] for column in columns[1:-1]), run["created"][:16]] for run in listed["data"]]
+    rows = [[_told(run, column) for column in columns] for run in listed["data"]]
     output.table(columns, rows)
+
+
+def _told(run: dict[str, Any], column: str) -> Any:
+    if column == "state" and run.get("resumable"):
+        return f"{run['state']}, resumable"
+    return run["id"] if column == "run" else run["created"][:16] if column == "created" else run[column]
 
 
 @app.command()
@@ -178,9 +184,9 @@ def resume(
     """Go on with a training that failed: from its last checkpoint, or from the adapter that it stored.
 
     For when what it failed on is put right: a full disk, a service that was away. It keeps its dataset and its recipe;
-    the skill's instructions and settings are taken as they are now, and the base model must be the same. It is shown
-    from its beginning, and ends as `intern learn` does. What it kept is removed when a later training of the skill is
-    done, or by `intern runs cancel RUN`.
+    the skill's instructions and settings are taken as they are now; the base model and the schema must be the same, and
+    no example deleted since. It is shown from its beginning, and ends as `intern learn` does. What it kept is removed
+    when a later training of the skill is done, or fails and keeps its own, and by `intern runs cancel RUN`.
 
     ```bash
     intern runs resume run_0193f0c2b1d47c3f8a51e6d2c4b7a980

@@ -149,6 +149,8 @@ class Carrying:
             write_card(folder, card.render(describe(files, skill, self._parts.base, dataset, verdict)))
         except InternError as error:
             log.warning("the adapter %s has no model card: %s", adapter.name, error.message)
+        except Exception:
+            log.exception("the adapter %s has no model card", adapter.name)
 
     def _version(self, run: Run) -> int | None:
         """The version in service, whether or not it could be loaded."""

@@ -2,8 +2,8 @@
 
 In: a person (the `user` of their requests) or a record's id. Out: `Erased`. Reaches the store (records, reviews,
 utterances, examples, datasets), the files that runs left, and the answers that evaluations remember. A run that is
-working with the data is cancelled, and one that failed cannot be resumed: its checkpoints have learned of it. What an
-adapter has learned cannot be taken out of it: it is named. Knows no HTTP.
+working with the data is cancelled, and one that worked with it keeps outcomes of others alone: its checkpoints have
+learned of it. What an adapter has learned cannot be taken out of it: it is named. Knows no HTTP.
 
 The files go first: after a crash between the two, the rows are still there to find them by, and asking again ends it.
 """
@@ -126,7 +126,7 @@ class Erasure:
             for run in runs:
                 folder = self._parts.runs_folder / run.id
                 reached = [_without(file, traces.examples) for file in sorted(folder.rglob("*.jsonl"))]
-                if run.state in ("failed", "queued") and (any(reached) or run.dataset in traces.datasets):
+                if run.state != "running" and (any(reached) or run.dataset in traces.datasets):
                     self._learner.clear(run)
 
 

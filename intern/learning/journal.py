@@ -55,7 +55,14 @@ class Journal:
     async def drop(self, run: Run) -> None:
         """End for good a run that failed. Raises Conflict when it is no failed one any more."""
         await asyncio.to_thread(self._drop, run)
-        await self._notify()
+        await self.tell(run, Event(kind=run.state, text="given up"))
+        self.forget(run)
+
+    async def end(self, run: Run) -> None:
+        """Keep the end of a run that nobody carries out, and tell it."""
+        await self.tell(run, Event(kind=run.state))
+        await self.save(run)
+        self.forget(run)
 
     async def get(self, team: str, run: str) -> Run:
         """Raises NotFound, also for another team's."""
@@ -66,7 +73,8 @@ class Journal:
         return next(iter(await asyncio.to_thread(self.waiting)), None)
 
     async def save(self, run: Run) -> bool:
-        """Keep a run as it is now. False, and nothing is kept, when it is to go on and somebody ended it."""
+        """Keep a run as it is now. False, and nothing is kept, when it is to go on and somebody ended it. One that
+        failed when somebody was ending it is kept as cancelled."""
         kept = await stored(self._put, run)
         await self._notify()
         return kept
@@ -157,6 +165,9 @@ class Journal:
         with self._database.begin() as connection:
             if run.state == "running":
                 return store.save_going(connection, run)
+            failed_late = run.state == "failed" and not store.save_going(connection, run)  # or it was kept a moment ago
+            if failed_late and store.get_run(connection, run.team, run.id).state == "cancelled":
+                run = run.model_copy(update={"state": "cancelled"})
             store.save_run(connection, run)
             return True
 

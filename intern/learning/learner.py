@@ -14,12 +14,12 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
 
 from intern.errors import Conflict, InternError, InvalidInput, TrainingFailed
 from intern.learning.adapters.deployments import Deployments
 from intern.learning.carrying import Carrying
 from intern.learning.journal import ENDED, Journal
+from intern.learning.leftovers import Leftovers, nothing_left
 from intern.learning.loop.contracts import Parts
 from intern.learning.loop.folder import Asked as Asked
 from intern.learning.loop.folder import RunFolder
@@ -29,7 +29,6 @@ from intern.learning.train.job import Event
 from intern.learning.train.process import Clock
 from intern.learning.train.recipe import Recipe
 from intern.library import SkillLibrary
-from intern.store import learning as store
 from intern.store.lock import SessionLock
 from intern.types import Adapter, Json, Run, RunKind, Variant, new_id, now
 
@@ -41,11 +40,6 @@ _REST_SECONDS = 30.0
 _END_SECONDS = 60.0
 _SAVED_SECONDS = 30.0  # between two times that a run's seconds are kept
 _ASKS = ("force", "promote", "growth", "asked")  # what stands beside the numbers in a run's recipe
-_ANEW: Mapping[RunKind, str] = {
-    "learn": "intern learn",
-    "evaluate": "intern eval",
-    "synthesize": "intern examples write",
-}
 
 
 class Learner:
@@ -61,6 +55,7 @@ class Learner:
         look: float = LOOK_SECONDS,
     ) -> None:
         self._parts = parts
+        self._leftovers = Leftovers(parts)
         self._loop = loop
         self._look = look
         self._library = library
@@ -121,7 +116,7 @@ class Learner:
             started_by=by,
             created=now(),
         )
-        folder = self._folder(run)
+        folder = self._leftovers.folder(run)
         if asked is not None:
             await asyncio.to_thread(folder.keep, asked)
         try:
@@ -145,7 +140,7 @@ class Learner:
                 if not await asyncio.to_thread(self.resumable, found):
                     raise InvalidInput(f"The run {run} has ended already: {found.state}.")
                 await self._journal.drop(found.model_copy(update={"state": "cancelled"}))
-                await settled(self._folder(found).clear)
+                await settled(self.clear, found)
             elif self._current is not None and self._current[0].id == run:
                 self._asked_to_end.add(run)
                 task = self._current[1]
@@ -163,21 +158,19 @@ class Learner:
 
     async def resume(self, team: str, run: str) -> Run:
         """Queue a training that failed: it goes on from its last checkpoint, or judges the adapter that it stored. The
-        skill is taken as it is then, as for a run that was interrupted.
+        skill is taken as it is then, but for its schema, as for a run that was interrupted.
 
         Raises NotFound, also when its skill is gone; InvalidInput when it did not fail, or left nothing to go on with;
-        Conflict while a run of the skill waits or goes on, and when the base model is another one by now; StoreFailure.
+        Conflict while a run of the skill waits or goes on, when base model or schema are others by now, when examples
+        of its dataset were deleted, and when its adapter serves; StoreFailure.
         """
         async with self._choosing:
             found = await self._journal.get(team, run)
             if found.state != "failed":
                 raise InvalidInput(f"The run {run} did not fail: it is {found.state}.")
-            self._library.get(team, found.skill)
-            if not await asyncio.to_thread(self.resumable, found):
-                raise InvalidInput(_nothing_left(found))
-            folder, base = self._folder(found), self._parts.base
-            await asyncio.to_thread(folder.check_base, base.sha256 if base else None)
-            await asyncio.to_thread(folder.put_down)
+            skill = self._library.get(team, found.skill)
+            await asyncio.to_thread(self._leftovers.check, found, skill)
+            await asyncio.to_thread(self._leftovers.folder(found).put_down)
             back = found.model_copy(update={"state": "queued", "reason": None, "ended": None})
             await self._journal.put_back(back)
         self._wake.set()
@@ -185,15 +178,15 @@ class Learner:
 
     def resumable(self, run: Run) -> bool:
         """Whether a run failed and left something to go on with; blocking."""
-        return run.state == "failed" and run.kind == "learn" and self._folder(run).resumable
+        return self._leftovers.resumable(run)
 
     def clear(self, run: Run) -> None:
-        """Remove what a run that nobody carries out keeps to go on with; blocking."""
-        self._folder(run).clear()
+        """Remove what a run that nobody carries out keeps, but its outcomes; blocking. Raises OSError."""
+        self._leftovers.folder(run).clear()
 
     async def forget(self, team: str, skill: str) -> None:
-        """Remove what failed runs of a skill keep. For one that is gone: another may come to have its name."""
-        await settled(self._clear_failed, team, skill)
+        """Remove what runs of a skill keep that is gone: another may come to have its name. Raises OSError."""
+        await settled(self._leftovers.forget, team, skill)
 
     def events(self, team: str, run: str, *, after: int = -1) -> AsyncGenerator[tuple[int, Event], None]:
         """(ordinal, event) from `after` on, those to come included, until the run has ended. Raises NotFound."""
@@ -201,8 +194,8 @@ class Learner:
 
     async def _end(self, run: Run) -> None:
         """End a run that nobody carries out."""
-        await self._journal.save(run.model_copy(update={"state": "cancelled", "ended": now()}))
-        await settled(self._folder(run).clear)
+        await self._journal.end(run.model_copy(update={"state": "cancelled", "ended": now()}))
+        await settled(self.clear, run)
 
     async def _end_elsewhere(self, run: Run) -> None:
         """Have the process that carries the run out end it: it looks now and then, and says when it has."""
@@ -223,20 +216,23 @@ class Learner:
     # --- carrying out --------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        waited = False
+        waited = swept = False
         while True:
             self._wake.clear()
             try:
                 if not await settled(self._turn.take):
                     if not waited:
                         log.info("another process carries out the runs of this database; this one waits for its turn")
-                    waited = True
+                    waited, swept = True, False
                     await self._woken()
                     continue
                 if waited:  # the former one has time to see that it lost its connection
                     await asyncio.sleep(2 * self._look)
                     waited = False
                     continue
+                if not swept:  # what who had the turn before did not come to
+                    await settled(self._leftovers.sweep)
+                    swept = True
                 if (task := await self._next()) is None:
                     await self._woken()
                     continue
@@ -292,10 +288,15 @@ class Learner:
             if cancelled or not ours:
                 task.cancel()
                 await asyncio.wait({task})
+            if cancelled:
+                found = await self._journal.get(run.team, run.id)
+                if found.ended is None:  # it was just coming to its end by itself
+                    await self._end(found)
+                await settled(self.clear, found)
 
     async def _carry_out(self, run: Run) -> None:
         """Carry out a run to its end. Raises CancelledError when it is left as it is, StoreAway."""
-        folder = self._folder(run)
+        folder = self._leftovers.folder(run)
         try:
             run = await self._through(run, folder)
         except asyncio.CancelledError:
@@ -303,11 +304,7 @@ class Learner:
             raise
         finally:
             self._journal.forget(run)
-        if self.resumable(run):
-            return
-        await settled(folder.clear)
-        if run.state == "done" and run.kind == "learn":  # nobody needs to go on with what failed before
-            await stored(self._clear_failed, run.team, run.skill, before=run.created)
+        await stored(self._leftovers.sweep)
 
     async def _through(self, run: Run, folder: RunFolder) -> Run:
         """The run as it ended."""
@@ -339,10 +336,9 @@ class Learner:
                     f"It was taken up {MOST_TAKEN_UP} times: each time the server ended in the middle of it, or lost "
                     "its database. If the machine ran out of memory, start it again with a smaller batch."
                 )
-            await settled(folder.mend)
             if resumed:
                 if not await asyncio.to_thread(lambda: folder.resumable):  # cleared since, or it lies elsewhere
-                    raise InvalidInput(_nothing_left(run))
+                    raise InvalidInput(nothing_left(run))
                 await tell(Event(kind="note", stage=run.stage, text="it failed, and goes on where it stood"))
             skill = self._library.get(run.team, run.skill)
             numbers = {name: value for name, value in run.recipe.items() if name not in _ASKS}
@@ -359,6 +355,8 @@ class Learner:
             raise StoreAway(f"The database was out of reach: {type(error).__name__}.") from error
         except InternError as error:
             run = run.model_copy(update={"state": "failed", "reason": error.message, "ended": now()})
+            if isinstance(error, TrainingFailed) and error.final:
+                folder.give_up()
         except Exception as error:
             log.exception("run %s failed", run.id)
             full = isinstance(error, OSError) and error.errno == errno.ENOSPC
@@ -382,20 +380,3 @@ class Learner:
     def _give_up(self, run: Run) -> None:
         self._asked_to_end.add(run.id)
         raise asyncio.CancelledError
-
-    # --- the store; blocking -------------------------------------------------------------------------------------
-
-    def _folder(self, run: Run) -> RunFolder:
-        return RunFolder(self._parts.runs_folder / run.id)
-
-    def _clear_failed(self, team: str, skill: str, *, before: datetime | None = None) -> None:
-        """Remove what failed runs of a skill keep to go on with; `before`: those that were asked for before then."""
-        with self._parts.database.connect() as connection:
-            failed = store.list_runs(connection, team, skill=skill, kind="learn", states=("failed",), limit=100_000)
-        for run in failed:
-            if before is None or run.created < before:
-                self.clear(run)
-
-
-def _nothing_left(run: Run) -> str:
-    return f"Nothing of the run {run.id} is left to go on with. Begin anew: {_ANEW[run.kind]} {run.skill}."

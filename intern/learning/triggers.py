@@ -31,6 +31,7 @@ CHANCE = 0.001  # that acceptance seems to have fallen at one look though it has
 AGAIN = 5  # a training that found too few good examples is tried again after a fifth of what another one needs
 LEAST_FOR_DRIFT = 5  # new examples without which training again would give the same adapter
 WEEK = timedelta(days=7)
+_LOOK_BACK = timedelta(days=60)  # a training that failed and was resumed began before the week that it ended in
 
 
 class Situation(Model):
@@ -40,7 +41,7 @@ class Situation(Model):
     examples: int  # all that there are
     new: int  # collected since the last training began
     last: datetime | None  # when that was
-    this_week: int  # trainings that began within a week; one that found too few good examples is none
+    this_week: int  # trainings within a week; one that found too few good examples is none
     trained: bool = True  # it came as far as a dataset
     recent: Sequence[bool] = ()
     before: Sequence[bool] = ()
@@ -133,7 +134,7 @@ class Triggers:
                 examples=len(skill.examples) + collected,
                 new=records.examples_since(connection, team, skill.name, last) if last else collected,
                 last=last,
-                this_week=sum(at - run.created < WEEK for run in runs if run.dataset is not None),
+                this_week=sum(_within_a_week(run, at) for run in runs if run.dataset is not None),
                 trained=not runs or runs[0].dataset is not None,
                 recent=[accepted for when, accepted in recent if last is not None and when > last][:COMPARED],
                 before=[accepted for _, accepted in before][:COMPARED],
@@ -143,8 +144,9 @@ class Triggers:
     def _affordable(self, why: str, skill: Skill) -> bool:
         at = now()
         with self._database.connect() as connection:
-            runs = store.list_runs(connection, None, kind="learn", limit=10_000, since=at - WEEK)
-        spent = sum(max(run.spent_seconds, run.train_seconds or 0.0) for run in runs) / 3600
+            runs = store.list_runs(connection, None, kind="learn", limit=10_000, since=at - _LOOK_BACK)
+        week = [run for run in runs if _within_a_week(run, at)]
+        spent = sum(max(run.spent_seconds, run.train_seconds or 0.0) for run in week) / 3600
         if spent < self._hours:
             self._told = False
             return True
@@ -155,3 +157,8 @@ class Triggers:
             )  # fmt: skip
         self._told = True
         return False
+
+
+def _within_a_week(run: Run, at: datetime) -> bool:
+    """Whether a run goes on, or was begun or ended within a week. One that was resumed counts whole."""
+    return run.state in ("queued", "running") or at - (run.ended or run.created) < WEEK

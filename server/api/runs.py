@@ -138,11 +138,12 @@ def listed(
     state: RunState | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> dict[str, Any]:
-    """Runs, the newest first."""
+    """Runs, the newest first, each with whether it can be resumed."""
     states = () if state is None else (state,)
     with workspace.database.connect() as connection:
         found = store.list_runs(connection, caller.team, skill=skill, states=states, limit=limit)
-    return {"data": [run.model_dump(mode="json") for run in found]}
+    resumable = workspace.learner.resumable
+    return {"data": [{**run.model_dump(mode="json"), "resumable": resumable(run)} for run in found]}
 
 
 @router.get("/{run}")

@@ -89,6 +89,7 @@ def test_a_resumed_run_can_be_left_to_the_intern(intern: Intern, learning: Scrip
     assert intern("learn", "leave", "--json").code == 1
     learning.late = None
     run = intern("runs", "list").json["data"][0]["id"]
+    assert "failed, resumable" in " ".join(on_a_terminal(owner, "runs", "list")[1].split())
     assert f"intern runs resume {run}" in on_a_terminal(owner, "runs", "show", run)[1].replace("\r\n", " ")
     left = intern("runs", "resume", run, "--detach")
     assert (left.code, left.json["id"], left.json["state"]) == (0, run, "queued")

@@ -804,6 +804,32 @@ async def test_a_failed_run_that_another_process_changed_a_moment_ago_stays_so(h
     assert kept(house, run).state == state
 
 
+async def test_a_run_that_fails_when_somebody_has_just_ended_it_stays_ended(house: House) -> None:
+    journal = house.learner()._journal
+    run = Run(id="run_1", team=TEAM, skill="one", state="cancelled", created=now())
+    await journal.save(run)
+    await journal.save(run.model_copy(update={"state": "failed", "reason": "Broken.", "ended": now()}))
+    assert (kept(house, run).state, kept(house, run).reason) == ("cancelled", "Broken.")
+    assert kept(house, run).ended is not None
+    await journal.save(going := run.model_copy(update={"id": "run_2", "state": "queued"}))
+    for _ in range(2):  # the connection was lost after it had been kept
+        await journal.save(going.model_copy(update={"state": "failed", "ended": now()}))
+        assert kept(house, going).state == "failed"
+
+
+async def test_the_last_event_of_a_run_says_what_became_of_it_whoever_ended_it(house: House) -> None:
+    learner = house.learner()
+    waiting = await learner.submit(TEAM, "two")
+    following = asyncio.create_task(ended(learner, waiting))
+    await learner.cancel(TEAM, waiting.id)
+    assert [event.kind for event in await following] == ["cancelled"]
+    run = await failed(house, learner)
+    await settled_down(learner)
+    await learner.cancel(TEAM, run.id)
+    assert [event.kind for event in await ended(learner, run)][-2:] == ["failed", "cancelled"]
+    await learner.close()
+
+
 async def test_what_a_failed_run_keeps_goes_when_a_later_training_of_the_skill_is_done(house: House) -> None:
     learner = house.learner()
     run, elsewhere = await failed(house, learner), await failed(house, learner, "two")
@@ -881,6 +907,22 @@ async def test_whatever_a_promotion_fails_with_the_verdict_stands(house: House) 
     assert (kept(house, run).state, kept(house, run).decision) == ("done", "promote")
     (warning,) = [event.text for event in events if event.kind == "warning"]
     assert warning == "one@v1 does not serve: RuntimeError. A person can promote it."
+
+
+async def test_whatever_a_model_card_fails_with_the_verdict_stands(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def odd(*_: object, **__: object) -> object:
+        raise ValueError("odd")
+
+    monkeypatch.setattr("intern.learning.carrying.verify", odd)
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    learner.start()
+    await ended(learner, run)
+    await learner.close()
+    assert (kept(house, run).state, kept(house, run).decision) == ("done", "promote")
+    assert house.deployments.promoted == [(TEAM, "one", 1)]
 
 
 # --- seconds ---------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Learner and loop are real; the training process and the judging are scripted.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ class House:
         self.library = SkillLibrary(root)
         self.library.refresh()
         self.training: Exception | None = None
+        self.killed = 0  # so many training processes are, while they save
         self.judging: Exception | None = None
         self.began: list[list[str]] = []  # the checkpoints that each training process found
         self.rows: list[str] = []
@@ -71,24 +73,34 @@ class House:
     def another_base(self) -> None:
         self.parts.base = self.parts.base.model_copy(update={"sha256": "c" * 64})
 
-    async def train(self, folder: Path, **_: Any) -> AsyncGenerator[Event, None]:
+    async def process(self, folder: Path, *_: Any) -> AsyncGenerator[Event | tuple[int, str], None]:
         stage = folder / jobs.STAGES / "examples"
         self.began.append(sorted(place.name for place in stage.glob("checkpoint-*")))
         self.rows.append((folder / jobs.ROWS).read_text())
         yield Event(kind="step", step=1, steps=4, loss=2.0, seconds=30.0)
         (stage / "checkpoint-2").mkdir(parents=True, exist_ok=True)
         (stage / "checkpoint-2" / "trainer_state.json").write_text("{}")
-        if self.training is not None:
+        if self.training is not None or self.killed:
             (stage / "checkpoint-4").mkdir()  # it was being written
+        if self.training is not None:
             raise self.training
+        if self.killed:
+            self.killed -= 1
+            yield -9, ""
+            return
         write_lora(folder / jobs.ADAPTER, tensors(base_shape(self.root / "base")))
         yield Event(kind="done", seconds=31.0, numbers={"train_seconds": 10.0})
+        yield 0, ""
 
     async def judge(self, base: BaseModel, adapter: Adapter, *_: Any) -> Verdict:
         self.judged.append(adapter)
         if self.judging is not None:
             raise self.judging
         return Verdict(rivals={}, ruling=REJECTED)
+
+    def schema(self, schema: dict[str, Any]) -> None:
+        (self.root / "skills" / "levels" / "schema.json").write_text(json.dumps(schema))
+        self.library.refresh()
 
     async def failed(self, learner: Learner) -> Run:
         run = await learner.submit(TEAM, "levels", force=True)
@@ -103,7 +115,7 @@ class House:
 def house(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     database = open_database(database_url)
     house = House(Parts(database, tmp_path), tmp_path)
-    monkeypatch.setattr(training, "train", house.train)
+    monkeypatch.setattr(training, "_process", house.process)
     monkeypatch.setattr(training, "check_installed", lambda also: None)
 
     async def judge(self: Judging, *given: Any) -> Verdict:
@@ -152,7 +164,7 @@ async def test_a_run_does_not_go_on_on_another_base_model(house: House) -> None:
     run = await house.failed(learner)
     former = house.parts.base
     house.another_base()
-    with pytest.raises(Conflict, match="another one than the run began on"):
+    with pytest.raises(Conflict, match="another one than the run began with"):
         await learner.resume(TEAM, run.id)
     assert house.kept(run) == run
     house.parts.base = former
@@ -165,7 +177,7 @@ async def test_a_run_does_not_go_on_on_another_base_model(house: House) -> None:
 async def test_a_run_that_was_interrupted_does_not_go_on_on_another_base_model_either(house: House) -> None:
     learner = house.learner()
     run = await learner.submit(TEAM, "levels", force=True)
-    RunFolder(house.folder(run)).stay_on(house.parts.base.sha256)
+    RunFolder(house.folder(run)).stay_on(house.parts.base.sha256, house.library.get(TEAM, "levels").schema)
     with house.parts.database.begin() as connection:
         store.save_run(connection, run.model_copy(update={"state": "running"}))
     house.another_base()
@@ -173,5 +185,19 @@ async def test_a_run_that_was_interrupted_does_not_go_on_on_another_base_model_e
     await ended(learner, run)
     await learner.close()
     assert house.kept(run).state == "failed"
-    assert "another one than the run began on" in str(house.kept(run).reason)
+    assert "another one than the run began with" in str(house.kept(run).reason)
     assert house.began == []
+
+
+async def test_a_training_whose_process_was_killed_while_it_saved_goes_on_from_the_checkpoint_before(
+    house: House,
+) -> None:
+    house.killed = 2
+    learner = house.learner()
+    run = await learner.submit(TEAM, "levels", force=True)
+    learner.start()
+    events = await ended(learner, run)
+    await learner.close()
+    assert house.kept(run).state == "done"
+    assert house.began == [[], ["checkpoint-2"], ["checkpoint-2"]]
+    assert [event.text.endswith("It goes on from its last checkpoint.") for event in events if event.kind == "warning"]

@@ -227,6 +227,17 @@ async def test_hours_older_than_a_week_are_over(house: House) -> None:
     assert await house.look(hours=1.0) == ["eager"]
 
 
+@pytest.mark.parametrize("state", ["done", "running"])
+async def test_a_training_of_before_that_was_resumed_counts_in_the_week_that_it_goes_on_in(
+    house: House, state: Any
+) -> None:
+    collect(house.database, "eager", 2)
+    ended = None if state == "running" else now()
+    ran(house.database, "calm", state=state, days=9, spent_seconds=3600.0, ended=ended)
+    assert await house.look(hours=1.0) == []
+    assert await house.look(hours=1.01) == ["eager"]
+
+
 async def test_somebody_who_was_faster_is_no_error(house: House) -> None:
     collect(house.database, "eager", 2)
     house.learner.refuses = True

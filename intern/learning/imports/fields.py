@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
-from intern.schema import OutputSchema, pointed
+from intern.schema import OutputSchema, alternatives, pointed
 from intern.types import Json
 
 ANY = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
@@ -110,10 +110,9 @@ def _conjuncts(node: Json, root: Mapping[str, Json]) -> Iterator[Mapping[str, Js
             seen.add(ref)
             waiting.append(pointed(ref, root))
         waiting += list(node.get("allOf") or ())
-        for key in ("anyOf", "oneOf"):
-            options = [o for o in node.get(key) or () if not (isinstance(o, Mapping) and o.get("type") == "null")]
-            if len(options) == 1:
-                waiting.append({k: v for k, v in options[0].items() if k not in ("type", "enum", "const")})
+        either = alternatives(node)
+        if len(either) == 1 and isinstance(either[0], Mapping):
+            waiting.append({key: value for key, value in either[0].items() if key not in ("type", "enum", "const")})
 
 
 def _kinds(node: Json, root: Mapping[str, Json], known: dict[str, frozenset[str]]) -> frozenset[str]:

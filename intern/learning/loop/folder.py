@@ -1,25 +1,29 @@
 """What a run keeps on disk, in a folder of its own: what it was asked with, how often it was begun, its stages' files.
 
 In: the folder. Out: `RunFolder`. Rows, checkpoints and adapters are written by the stages themselves, and go when the
-run has ended, unless it failed and can go on with them; outcomes stay for its report. Knows nothing of the store.
+run has ended, unless it failed and can go on with them; outcomes stay for its report. Knows nothing of the store, nor
+which run that is: `leftovers.py` does.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from intern.errors import Conflict, InvalidInput, StoreFailure
 from intern.learning.train import job as jobs
+from intern.learning.train.process import checkpoints
+from intern.schema import OutputSchema
 from intern.types import Example, Json, Model
 
 _ASKED = "asked.json"
 _BEGUN = "begun"
 _BASE = "base"  # content hash of the base model that the run works with
-_STATE = "trainer_state.json"  # what the trainer writes last into a checkpoint
+_SCHEMA = "schema"  # digest of the schema that its rows keep
+_OUTCOMES = "outcomes-*.jsonl"
 
 
 class Asked(Model):
@@ -65,25 +69,26 @@ class RunFolder:
         with suppress(OSError):
             (self.path / _BEGUN).unlink()
 
-    def stay_on(self, base: str) -> None:
-        """Note the base model that the run begins on. Raises Conflict when it began on another one, StoreFailure."""
-        if self.began_on is None:
-            self._write(_BASE, base)
-        self.check_base(base)
+    def stay_on(self, base: str, schema: OutputSchema | None) -> None:
+        """Note base model and schema that the run begins with. Raises Conflict as `check` does, StoreFailure."""
+        for name, now_is in ((_BASE, base), (_SCHEMA, _digest(schema))):
+            if self._noted(name) is None:
+                self._write(name, now_is)
+        self.check(base, schema)
 
-    def check_base(self, base: str | None) -> None:
-        """Raises Conflict when the run began on another base model: its rows and checkpoints are for that one."""
-        if self.began_on not in (None, base):
-            raise Conflict(
-                "The base model is another one than the run began on. Bring that one back to go on, or begin anew with "
-                "`intern learn`."
-            )
+    def check(self, base: str | None, schema: OutputSchema | None) -> None:
+        """Raises Conflict when the run began with another base model, or another schema of its skill: its rows,
+        checkpoints and held-out examples are for those."""
+        for what, name, now_is in (("base model", _BASE, base), ("skill's schema", _SCHEMA, _digest(schema))):
+            if self._noted(name) not in (None, now_is):
+                raise Conflict(
+                    f"The {what} is another one than the run began with. Bring that one back to go on, or begin anew "
+                    "with `intern learn`."
+                )
 
-    @property
-    def began_on(self) -> str | None:
-        """Content hash of the base model; None before it was noted."""
+    def _noted(self, name: str) -> str | None:
         with suppress(OSError):
-            return (self.path / _BASE).read_text(encoding="ascii") or None
+            return (self.path / name).read_text(encoding="ascii") or None
         return None
 
     @property
@@ -92,40 +97,37 @@ class RunFolder:
         if not all((self.path / name).exists() for name in (jobs.JOB, jobs.ROWS)):
             return False
         made = (self.path / jobs.ADAPTER, *(self.path / jobs.STAGES).glob("*/finished"))
-        return any(place.exists() for place in made) or any(_whole(place) for place in self._checkpoints())
+        return any(place.exists() for place in made) or any(whole for _, whole in checkpoints(self.path))
 
-    def mend(self) -> None:
-        """Remove checkpoints that were being written when the disk was full or the process was killed: the one before
-        is still there."""
-        for place in [place for place in self._checkpoints() if not _whole(place)]:
-            shutil.rmtree(place, ignore_errors=True)
-
-    def _checkpoints(self) -> Iterator[Path]:
-        for stages in (self.path / jobs.STAGES, *self.path.glob(f"part-*/{jobs.STAGES}")):
-            yield from stages.glob("*/checkpoint-*")
+    def give_up(self) -> None:
+        """There is nothing to go on with any more, whatever was done; the rest goes with `clear`."""
+        with suppress(OSError):
+            (self.path / jobs.JOB).unlink()
 
     def clear(self) -> None:
-        """Remove what only the work needed: checkpoints, rows, the adapter that is stored by now, those of parts."""
+        """Remove what only the work needed, which is everything but outcomes. Raises OSError."""
         (self.path / jobs.JOB).unlink(missing_ok=True)  # first: half cleared, nothing goes on with the rest
-        for folder in (self.path / jobs.STAGES, self.path / jobs.ADAPTER, *self.path.glob("part-*")):
-            shutil.rmtree(folder, ignore_errors=True)
-        written = (jobs.ROWS, jobs.HELDOUT, jobs.TEXTS, jobs.PAIRS, jobs.PROMPTS, jobs.ANSWERS)
-        for name in (*written, _ASKED, _BEGUN, _BASE):
-            (self.path / name).unlink(missing_ok=True)
+        there: list[Path] = []
+        with suppress(FileNotFoundError):
+            there = list(self.path.iterdir())
+        for place in there:
+            if place.is_dir():
+                shutil.rmtree(place, ignore_errors=True)
+            elif not place.match(_OUTCOMES):
+                place.unlink(missing_ok=True)
         with suppress(OSError):  # there are outcomes in it, or it never was
             self.path.rmdir()
 
     def _write(self, name: str, text: str) -> None:
+        """Whole or not at all: what breaks off would pass for nothing noted."""
+        temporary = self.path / f".{name}"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / name).write_text(text, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, self.path / name)
         except OSError as error:
             raise StoreFailure(f"The run's folder cannot be written: {error.strerror}.") from error
 
 
-def _whole(checkpoint: Path) -> bool:
-    try:
-        json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
+def _digest(schema: OutputSchema | None) -> str:
+    return "none" if schema is None else schema.digest

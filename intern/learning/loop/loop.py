@@ -56,14 +56,14 @@ class Loop:
         """The whole run. `serving` is the adapter in service, if any. `growth`: also train on parts of the examples, to
         say what more of them would bring.
 
-        Raises NotReady, Conflict when it was begun on another base model, ModelUnavailable, TrainingUnavailable,
-        TrainingFailed, AdapterRefused, EngineFailure, StoreFailure.
+        Raises NotReady, Conflict when it was begun with another base model or schema, ModelUnavailable,
+        TrainingUnavailable, TrainingFailed, AdapterRefused, EngineFailure, StoreFailure.
         """
         work = self._work
         training.check_installed(("bitsandbytes",) if work.recipe.bits else ())
         base = work.base
         await asyncio.to_thread(read_shape, Path(base.path))  # an architecture without adapters is refused at once
-        await settled(RunFolder(work.folder).stay_on, base.sha256)
+        await settled(RunFolder(work.folder).stay_on, base.sha256, work.skill.schema)
         found = await self._collecting.collect(force=force)
         adapter, seconds = await self._making.make(base, found.dataset, found.train, found.heldout)
         verdict = await self._judging.judge(base, adapter, serving, found.train, found.heldout)

@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from intern.errors import InternError
+from intern.errors import InternError, InvalidInput, TrainingFailed
 from intern.learning.train import job as jobs
 from intern.learning.train.job import Event
 
@@ -44,7 +44,8 @@ def main(folder: Path, task: str = "train") -> int:
             run(folder, job, tell)
         return 0
     except InternError as error:
-        tell(Event(kind="failed", text=error.message))
+        final = isinstance(error, InvalidInput | TrainingFailed)  # of the job itself, which would fail so again
+        tell(Event(kind="failed", text=error.message, numbers={"final": final}))
     except OSError as error:
         tell(Event(kind="failed", text=_disk(folder, str(error.strerror or error))))
     except MemoryError:

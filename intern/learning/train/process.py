@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from intern.learning.train.job import Event, Job, Pair, Row
 
 NEEDED = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
 FREE_BYTES = 500_000_000  # checkpoints and the adapter of a small model, with room to spare
+_STATE = "trainer_state.json"  # what the trainer writes last into a checkpoint
 _RESTARTS = 2
 _END_SECONDS = 10.0
 # What a training process runs with.
@@ -89,7 +91,9 @@ def prepare(
         folder.mkdir(parents=True, exist_ok=True)
         if (free := shutil.disk_usage(folder).free) < FREE_BYTES:
             raise StoreFailure(
-                f"{free // 1_000_000} MB of disk are free, and a training needs about {FREE_BYTES // 1_000_000} MB."
+                f"{free // 1_000_000} MB of disk are free, and a training needs about {FREE_BYTES // 1_000_000} MB. "
+                "Trainings that failed keep their work: `intern runs list --state failed` shows which, and "
+                "`intern runs cancel RUN` removes it."
             )
         jobs.write_lines(folder / jobs.ROWS, rows)
         jobs.write_lines(folder / jobs.HELDOUT, heldout)
@@ -100,6 +104,24 @@ def prepare(
         raise StoreFailure(f"The training's folder cannot be written: {error.strerror}.") from error
 
 
+def checkpoints(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """The checkpoints of a job's folder, each with whether it is whole; blocking."""
+    for place in (folder / jobs.STAGES).glob("*/checkpoint-*"):
+        try:
+            json.loads((place / _STATE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            yield place, False
+        else:
+            yield place, True
+
+
+def mend(folder: Path) -> None:
+    """Remove checkpoints that were being written when the disk was full or the process was killed: the one before is
+    still there. Blocking."""
+    for place in [place for place, whole in checkpoints(folder) if not whole]:
+        shutil.rmtree(place, ignore_errors=True)
+
+
 async def train(
     folder: Path, *, task: str = "train", environment: Mapping[str, str] | None = None
 ) -> AsyncGenerator[Event, None]:
@@ -107,10 +129,12 @@ async def train(
 
     `task` agree compares the engine's answers (`train/agree.py`) instead.
 
-    Raises TrainingFailed with the process's own reason, or with how it ended.
+    Raises TrainingFailed with the process's own reason, or with how it ended. It is `final` where the job itself is
+    the reason.
     """
     restarts = 0
     while True:
+        await asyncio.to_thread(mend, folder)
         last: Event | None = None
         ended: tuple[int, str] = (0, "")
         async with aclosing(_process(folder, task, environment or {})) as told:
@@ -120,7 +144,7 @@ async def train(
                     continue
                 last = event
                 if event.kind == "failed":
-                    raise TrainingFailed(event.text)
+                    raise TrainingFailed(event.text, final=bool(event.numbers.get("final")))
                 yield event
         code, tail = ended
         if code == 0 and last is not None and last.kind == "done":

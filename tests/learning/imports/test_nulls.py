@@ -108,3 +108,9 @@ def test_what_a_schema_says_of_a_place_is_read_through_references_and_alternativ
     assert "string" in place.at("anything").kinds
     paths = [path for path, _ in leaves(place)]
     assert paths == ["who", "who.name", "who.boss", "who.boss.name", "who.boss.boss", "level", "amount"]
+
+
+def test_an_alternative_to_null_that_is_anything_at_all_says_nothing() -> None:
+    place = top(check_schema({"type": "object", "properties": {"a": {"anyOf": [True, {"type": "null"}]}}})).child("a")
+    assert (place.names, place.choices) == ((), ())
+    assert "string" in place.kinds

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from intern.errors import Conflict
+from intern.errors import Conflict, StoreFailure
 from intern.learning.loop.folder import RunFolder
+from intern.schema import check_schema
 
 
 def put(folder: Path, *names: str, text: str = "{}") -> None:
@@ -40,26 +41,60 @@ def test_a_checkpoint_that_breaks_off_is_none(tmp_path: Path) -> None:
     assert not folder.resumable
 
 
-def test_what_was_being_written_when_the_disk_was_full_is_removed_and_the_one_before_stays(tmp_path: Path) -> None:
-    put(tmp_path, checkpoint(3), checkpoint(6), f"part-20/{checkpoint(4)}")
-    put(tmp_path, checkpoint(9), f"part-20/{checkpoint(8)}", text='{"global_step": 9, "log_hi')
-    put(tmp_path, "stages/examples/checkpoint-12/weights")
-    RunFolder(tmp_path).mend()
-    left = sorted(place.relative_to(tmp_path).as_posix() for place in tmp_path.rglob("checkpoint-*"))
-    assert left == [*(f"{at}stages/examples/checkpoint-{n}" for at, n in (("part-20/", 4), ("", 3), ("", 6)))]
-
-
-def test_a_run_stays_on_the_base_model_that_it_began_on(tmp_path: Path) -> None:
+def test_a_run_stays_on_the_base_model_that_it_began_with(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run_1")
-    folder.check_base("a" * 64)  # nothing is noted yet
-    assert folder.began_on is None
-    folder.stay_on("a" * 64)
-    folder.stay_on("a" * 64)
+    folder.check("a" * 64, None)  # nothing is noted yet
+    folder.stay_on("a" * 64, None)
+    folder.stay_on("a" * 64, None)
     for other in ("b" * 64, None):
-        with pytest.raises(Conflict, match="another one than the run began on"):
-            folder.check_base(other)
+        with pytest.raises(Conflict, match="The base model is another one than the run began with"):
+            folder.check(other, None)
     with pytest.raises(Conflict):
-        folder.stay_on("b" * 64)
-    assert folder.began_on == "a" * 64
+        folder.stay_on("b" * 64, None)
+    folder.check("a" * 64, None)
     folder.clear()
     assert not folder.path.exists()
+
+
+def test_a_run_stays_on_the_schema_that_it_began_with(tmp_path: Path) -> None:
+    schemas = [None, check_schema({"enum": ["a"]}), check_schema({"enum": ["b"]})]
+    for number, schema in enumerate(schemas):
+        folder = RunFolder(tmp_path / f"run_{number}")
+        folder.stay_on("a" * 64, schema)
+        folder.stay_on("a" * 64, schema)
+        for other in schemas:
+            if other is not schema:
+                with pytest.raises(Conflict, match="The skill's schema is another one than the run began with"):
+                    folder.stay_on("a" * 64, other)
+
+
+def test_a_run_of_an_earlier_version_notes_the_schema_of_today(tmp_path: Path) -> None:
+    put(tmp_path, "base", text="a" * 64)
+    folder = RunFolder(tmp_path)
+    folder.check("a" * 64, check_schema({"enum": ["a"]}))
+    folder.stay_on("a" * 64, check_schema({"enum": ["a"]}))
+    with pytest.raises(Conflict, match="schema"):
+        folder.check("a" * 64, None)
+
+
+def test_what_cannot_be_noted_as_a_whole_is_not_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path)
+    folder.begin()
+
+    def full(path: Path, text: str, **_: object) -> None:
+        path.write_bytes(b"")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(StoreFailure, match="No space left"):
+        folder.begin()
+    monkeypatch.undo()
+    assert folder.begin() == 2
+
+
+def test_nothing_but_outcomes_stays(tmp_path: Path) -> None:
+    work = ("job.json", "rows.jsonl", "errors.log", "agreement.jsonl", ".adapter/weights", ".rows.jsonl", checkpoint(3))
+    put(tmp_path, *work, "part-20/rows.jsonl", "part-20/adapter/weights", "schema", "outcomes-base.jsonl")
+    RunFolder(tmp_path).clear()
+    assert [place.name for place in tmp_path.iterdir()] == ["outcomes-base.jsonl"]
+    RunFolder(tmp_path / "never").clear()

@@ -182,8 +182,9 @@ def test_rows_longer_than_the_context_are_counted_and_left_out(tiny_base: Path, 
 def test_no_row_that_fits_is_an_error_that_says_what_to_do(tiny_base: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     training.prepare(folder, job(tiny_base, context=64), [rows(1)[0].model_copy(update={"completion": "very " * 300})])
-    with pytest.raises(TrainingFailed, match="INTERN_CONTEXT"):
+    with pytest.raises(TrainingFailed, match="INTERN_CONTEXT") as caught:
         asyncio.run(carried_out(folder))
+    assert caught.value.final, "it would fail in the same way again"
 
 
 def test_a_disk_that_refuses_fails_the_training_with_the_reason(tiny_base: Path, tmp_path: Path) -> None:
@@ -200,6 +201,7 @@ def test_a_disk_that_refuses_fails_the_training_with_the_reason(tiny_base: Path,
     last = Event.model_validate_json(lines[-1])
     assert last.kind == "failed"
     assert "disk refused" in last.text
+    assert not last.numbers.get("final"), "there may be room later"
     assert not (folder / jobs.ADAPTER).exists()
 
 

@@ -194,6 +194,8 @@ def late(server: Any, learning: Script) -> dict[str, Any]:
 def test_a_training_that_failed_is_resumed_and_its_events_go_on(server: Any, learning: Script) -> None:
     run = late(server, learning)
     assert run["resumable"]
+    listed = server.http("user").get("/api/runs?skill=mood").json()["data"]
+    assert [other["id"] for other in listed if other["resumable"]] == [run["id"]]
     before = [data for ident, data in followed(server, run) if ident is not None]
     answer = server.http().post(f"/api/runs/{run['id']}/resume")
     assert (answer.status_code, answer.json()["state"], answer.json()["reason"]) == (202, "queued", None)

@@ -1,0 +1,116 @@
+"""What runs leave on disk: what a training that failed goes on with, whether it may, and when it goes.
+
+In: runs, as the store has them. Out: `Leftovers`. A training that failed keeps its work until a later one of its skill
+is done, or keeps work of its own, or until somebody gives it up; of all other runs that have ended only outcomes stay.
+Knows nothing of how runs are carried out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from sqlalchemy.engine import Connection
+
+from intern.errors import Conflict, InvalidInput
+from intern.learning.journal import ENDED
+from intern.learning.loop.contracts import Parts
+from intern.learning.loop.folder import RunFolder
+from intern.skill import Skill
+from intern.store import learning as store
+from intern.types import Run, RunKind
+
+log = logging.getLogger(__name__)
+
+_MOST = 100_000  # runs that are looked at
+_LOOKED_UP = 1_000  # examples at a time
+_ANEW: Mapping[RunKind, str] = {
+    "learn": "intern learn",
+    "evaluate": "intern eval",
+    "synthesize": "intern examples write",
+}
+
+
+class Leftovers:
+    """Blocking."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def folder(self, run: Run) -> RunFolder:
+        """Where a run keeps its files."""
+        return RunFolder(self._parts.runs_folder / run.id)
+
+    def resumable(self, run: Run) -> bool:
+        """Whether a run failed and left something to go on with."""
+        return run.state == "failed" and run.kind == "learn" and self.folder(run).resumable
+
+    def check(self, run: Run, skill: Skill) -> None:
+        """Raises InvalidInput when a run left nothing to go on with; Conflict when it would go on with what no longer
+        is so: base model, schema, examples, or when its adapter serves by now."""
+        if not self.resumable(run):
+            raise InvalidInput(nothing_left(run))
+        anew, base = _anew(run), self._parts.base
+        self.folder(run).check(base.sha256 if base else None, skill.schema)
+        with self._parts.database.connect() as connection:
+            serving = store.get_deployment(connection, run.team, run.skill)
+            if serving is not None and serving.version is not None:
+                adapter = store.get_adapter(connection, run.team, run.skill, serving.version)
+                if adapter.run == run.id:  # judged now, it would have itself for a rival
+                    raise Conflict(f"Its adapter {adapter.name} serves already. {anew}")
+            if deleted := self._deleted(connection, run):
+                raise Conflict(f"It began with examples that were deleted since ({deleted}). {anew}")
+
+    def _deleted(self, connection: Connection, run: Run) -> int:
+        """How many examples of a run's dataset the skill has no more; of its folder's, the store knows nothing."""
+        if run.dataset is None:
+            return 0
+        frozen = [
+            example.id
+            for split in ("train", "heldout")
+            for example in store.dataset_examples(connection, run.team, run.dataset, split)
+            if example.provenance != "folder"
+        ]
+        there: set[str] = set()
+        for start in range(0, len(frozen), _LOOKED_UP):
+            there |= store.still_there(connection, run.team, run.skill, frozen[start : start + _LOOKED_UP])
+        return len({*frozen} - there)
+
+    def forget(self, team: str, skill: str) -> None:
+        """Remove what runs of a skill keep that is gone: another may come to have its name. Raises OSError."""
+        for run in self._ended(team, skill):
+            self.folder(run).clear()
+
+    def sweep(self) -> None:
+        """Remove what runs that have ended keep, but for the last training of each skill that failed and can go on:
+        also what a process that was killed had no time to."""
+        try:
+            there = {place.name for place in self._parts.runs_folder.iterdir()}
+        except FileNotFoundError:
+            return
+        past: set[tuple[str, str]] = set()  # skills that have a later training: nobody needs to go on with one before
+        for run in self._ended():
+            skill = (run.team, run.skill)
+            keeps = skill not in past and self.resumable(run)
+            if keeps or (run.kind == "learn" and run.state == "done"):
+                past.add(skill)
+            if not keeps and run.id in there:
+                try:
+                    self.folder(run).clear()
+                except OSError:
+                    log.exception("what the run %s left cannot be removed", run.id)
+
+    def _ended(self, team: str | None = None, skill: str | None = None) -> list[Run]:
+        """Runs that have ended, the newest first; one that another process is ending has not yet."""
+        with self._parts.database.connect() as connection:
+            found = store.list_runs(connection, team, skill=skill, states=ENDED, limit=_MOST)
+        return [run for run in found if run.ended is not None]
+
+
+def nothing_left(run: Run) -> str:
+    """Why a run cannot go on that has nothing to go on with."""
+    return f"Nothing of the run {run.id} is left to go on with. {_anew(run)}"
+
+
+def _anew(run: Run) -> str:
+    return f"Begin anew: {_ANEW[run.kind]} {run.skill}."
