@@ -189,21 +189,32 @@ def plot(results: dict[str, Any], target: Path) -> None:
     from matplotlib.figure import Figure
 
     weeks = results["weeks"]
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    figure = Figure(figsize=(7.5, 3.8), layout="constrained")
     axes = figure.subplots()
     at = [week["reviews"] for week in weeks]
-    axes.fill_between(
-        at, [w["low"] for w in weeks], [w["high"] for w in weeks], step="post", alpha=0.2, color="#0b5cad"
+    beyond = at[-1] * 1.2  # what serves in the end does so from there on
+    lines = {name: [week[name] for week in (*weeks, weeks[-1])] for name in ("low", "high", "accuracy")}
+    axes.fill_between([*at, beyond], lines["low"], lines["high"], step="post", alpha=0.2, color="#0b5cad", linewidth=0)
+    axes.step([*at, beyond], lines["accuracy"], where="post", color="#0b5cad", label="accuracy of what serves (95%)")
+    spans = list(itertools.pairwise(weeks))
+    axes.hlines(
+        [after["accepted"] for _, after in spans],
+        [before["reviews"] for before, _ in spans],
+        [after["reviews"] for _, after in spans],
+        color="#c47a12",
+        linestyle="--",
+        label="answers of the batch that people accepted",
     )
-    axes.step(at, [w["accuracy"] for w in weeks], where="post", color="#0b5cad", label="accuracy of what serves")
-    accepted = [(w["reviews"], w["accepted"]) for w in weeks if "accepted" in w]
-    axes.plot(*zip(*accepted, strict=True), "o--", color="#c47a12", label="answers that people accepted, by batch")
-    for week in weeks[1:]:
-        words = f"{week.get('decision', 'no training')}\n({week['serves']} serves)"
-        axes.annotate(words.replace("_", " "), (week["reviews"], 0.03), ha="right", fontsize=7)
-    axes.set(xlabel="reviews so far", ylabel="share of requests", ylim=(0, 1), title="A month of reviews, good and bad")
+    for (before, after), kind in zip(spans, KINDS, strict=True):
+        middle = (before["reviews"] + after["reviews"]) / 2
+        axes.annotate(f"new: {kind}", (middle, 0.96), ha="center", fontsize=8)
+        axes.axvline(after["reviews"], color="0.6", linewidth=0.6)
+        words = f"{after.get('decision', 'no training').replace('_', ' ')}: {after['serves']} serves"
+        axes.annotate(words, (after["reviews"], 0.8), rotation=90, va="center", ha="right", fontsize=8)
+    axes.set(xlabel="reviews so far", ylabel="share of requests", ylim=(-0.01, 1), xlim=(0, beyond))
+    axes.set_title("A month of reviews, good and bad")
     axes.grid(alpha=0.3)
-    axes.legend(loc="center right", fontsize=8)
+    axes.legend(loc="center left", bbox_to_anchor=(0.02, 0.55), fontsize=8)
     figure.savefig(target, metadata={"Date": None})
 
 
