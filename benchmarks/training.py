@@ -56,9 +56,17 @@ def made() -> tuple[list[Row], list[Row]]:
 def side(name: str, epochs: float) -> dict[str, Any]:
     """One training, in this process."""
     import torch
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     from intern.learning.train.__main__ import peak_memory
-    from intern.learning.train.base import choose_device, load_model, load_tokenizer, multiplies_in_bfloat16, unpacked
+    from intern.learning.train.base import (
+        choose_device,
+        hold_in_bfloat16,
+        load_model,
+        load_tokenizer,
+        multiplies_in_bfloat16,
+        unpacked,
+    )
     from intern.learning.train.job import Job
     from intern.learning.train.run import adapted
     from intern.learning.train.stages import mean_loss
@@ -82,13 +90,19 @@ def side(name: str, epochs: float) -> dict[str, Any]:
         model = adapted(load_model(base, bits=None, device=device), job)
         measured = tokenise(tokenizer, held, CONTEXT).rows
         before = mean_loss(model, measured)
+        bf16 = multiplies_in_bfloat16(device, "auto")[0]
         ended: list[float] = []  # when each step was over
         began = time.perf_counter()
         if name == "ours":
-            _ours(folder, model, tokenizer, tokens.rows, job, ended, bf16=multiplies_in_bfloat16(device, "auto")[0])
+            if bf16:
+                hold_in_bfloat16(model)
+            _ours(folder, model, tokenizer, tokens.rows, job, ended, bf16=bf16)
         else:
             _trl(folder, model, tokenizer, train, job.recipe, ended, checkpointing=name == "trl")
         seconds = time.perf_counter() - began
+        peak = peak_memory()
+        fresh = adapted(load_model(base, bits=None, device=device), job)  # in float32, whatever it was trained in
+        set_peft_model_state_dict(fresh, get_peft_model_state_dict(model))
         between = [later - earlier for earlier, later in itertools.pairwise(ended)]
         return {
             "seconds": seconds,
@@ -96,8 +110,8 @@ def side(name: str, epochs: float) -> dict[str, Any]:
             "step_seconds_quartiles": statistics.quantiles(between, n=4)[::2],
             "examples_a_second": job.recipe.batch / statistics.median(between),
             "heldout_loss_before": before,
-            "heldout_loss": mean_loss(model, measured),
-            "peak_bytes": peak_memory(),
+            "heldout_loss": mean_loss(fresh, measured),
+            "peak_bytes": peak,
             "tokens_a_row": tokens.tokens / len(tokens.rows),
         }
 

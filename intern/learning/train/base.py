@@ -104,6 +104,14 @@ def load_model(base: Path, *, bits: int | None, device: torch.device, precision:
     return model if bits is not None else model.to(device)
 
 
+def hold_in_bfloat16(model: Any) -> None:
+    """Hold the frozen matrices below an adapter in bfloat16. Where matrices are multiplied in it, autocast would cast
+    them anew in every pass, to the same numbers; the adapter stays as it is."""
+    for name, layer in model.named_modules():
+        if name.endswith(".base_layer") and type(layer) is torch.nn.Linear:  # not what quantisation made of one
+            layer.to(torch.bfloat16)
+
+
 def unpacked(base: Path, cache: Path | None, *, always: bool = False) -> Path:
     """`base` as a folder of transformers' format, kept below `cache`; `base` itself where that would be too large.
 

@@ -19,6 +19,7 @@ from intern.learning.train import job as jobs
 from intern.learning.train import stages
 from intern.learning.train.base import (
     choose_device,
+    hold_in_bfloat16,
     load_model,
     load_tokenizer,
     multiplies_in_bfloat16,
@@ -54,6 +55,8 @@ def run(folder: Path, job: Job, tell: stages.Tell) -> None:
 
     set_seed(recipe.seed)
     model = adapted(load_model(base, bits=recipe.bits, device=device, precision=recipe.precision), job)
+    if bf16:
+        hold_in_bfloat16(model)
     began = time.monotonic()
     options: dict[str, Any] = {
         "tell": tell,

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from intern.learning.train import prefix
 from intern.learning.train.prefix import IGNORED, PrefixCollator, common_prefix, completion_logits
 
 Rows = list[dict[str, list[int]]]
@@ -82,7 +83,11 @@ def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Ten
     ],
     ids=["shared", "nothing shared", "one row", "one row twice", "prompts equal to the end"],
 )
-def test_loss_and_gradients_equal_those_of_rows_alone(model: torch.nn.Module, batch: Rows) -> None:
+@pytest.mark.parametrize("small", [0, prefix.SMALL], ids=["fused", "in full"])
+def test_loss_and_gradients_equal_those_of_rows_alone(
+    model: torch.nn.Module, batch: Rows, small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefix, "SMALL", small)
     expected = plain(model, batch)
     wanted = gradients(model, expected)
     found = packed(model, batch)

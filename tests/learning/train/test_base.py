@@ -1,0 +1,30 @@
+"""Frozen matrices held in bfloat16 give the very numbers that autocast makes of them in float32."""
+
+from __future__ import annotations
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from intern.learning.train.base import hold_in_bfloat16
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found: torch.Tensor = model(input_ids=torch.arange(40)[None]).logits
+    return found
+
+
+def test_only_frozen_matrices_below_the_adapter_are_held_in_bfloat16_and_nothing_else_changes() -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=97, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4
+    )
+    adapter = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    model = get_peft_model(LlamaForCausalLM(config), adapter)
+    before = logits(model)
+    hold_in_bfloat16(model)
+    held = {name for name, weight in model.named_parameters() if weight.dtype == torch.bfloat16}
+    assert held == {name for name, _ in model.named_parameters() if name.endswith("base_layer.weight")}
+    assert len(held) == 2 * 7
+    assert torch.equal(logits(model), before)
