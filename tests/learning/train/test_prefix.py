@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -87,10 +88,18 @@ def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Ten
 def test_loss_and_gradients_equal_those_of_rows_alone(
     model: torch.nn.Module, batch: Rows, small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    in_full, attend = [], prefix._attend_in_full
+
+    def counted(*args: Any) -> torch.Tensor:
+        in_full.append(args)
+        return attend(*args)
+
     monkeypatch.setattr(prefix, "SMALL", small)
+    monkeypatch.setattr(prefix, "_attend_in_full", counted)
     expected = plain(model, batch)
     wanted = gradients(model, expected)
     found = packed(model, batch)
+    assert len(in_full) == (3 if small else 0), "once a layer"
     assert found.item() == pytest.approx(expected.item(), abs=1e-5)
     got = gradients(model, found)
     assert wanted.keys() == got.keys()
