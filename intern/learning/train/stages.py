@@ -20,11 +20,11 @@ from trl import SFTConfig
 
 from intern.errors import TrainingFailed
 from intern.learning.train.job import Event
-from intern.learning.train.prefix import PrefixCollator, PrefixTrainer, completion_logits
+from intern.learning.train.memory import give_back, micro_batch
+from intern.learning.train.prefix import PrefixCollator, PrefixTrainer, common_prefix, completion_logits
 from intern.learning.train.recipe import Recipe
 
 Tell = Callable[[Event], None]
-_PACK_TOKENS = 2048  # of one forward pass: the attention mask grows with the square
 
 
 class Curves(TrainerCallback):
@@ -53,6 +53,7 @@ class Curves(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if time.monotonic() - self._saved > self._checkpoint_seconds and state.global_step < state.max_steps:
             control.should_save = True
+        give_back()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._saved = time.monotonic()
@@ -107,7 +108,7 @@ def train(
     checkpoint_seconds: float = 60.0,
 ) -> None:
     """Fit the adapter in `model` to `rows`. Raises OSError when the disk is full."""
-    micro = micro_batch(rows, recipe.batch)
+    micro = micro_batch(rows, recipe.batch, model.device.type)
     steps = -(-len(rows) // recipe.batch) * epochs
     every = heldout_every or max(1, round(steps / 8))
     config = SFTConfig(
@@ -137,12 +138,12 @@ def train(
         dataloader_pin_memory=False,
         eval_strategy="no",
     )
-    measured = (lambda: mean_loss(model, heldout, bf16=bf16)) if heldout else None
+    measured = (lambda: mean_loss(model, heldout, micro, bf16=bf16)) if heldout else None
     trainer = PrefixTrainer(
         model=model,
         args=config,
         train_dataset=Dataset.from_list(list(rows)),
-        data_collator=PrefixCollator(),
+        data_collator=PrefixCollator(common_prefix(rows)),
         processing_class=tokenizer,
         callbacks=[Curves(stage, tell, checkpoint_seconds, every, measured)],
     )
@@ -152,17 +153,9 @@ def train(
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.exists() else None)
 
 
-def micro_batch(rows: Sequence[dict[str, list[int]]], batch: int) -> int:
-    """Rows of one forward pass: the largest divisor of `batch` for which most passes stay within the token limit."""
-    lengths = sorted(len(row["input_ids"]) for row in rows)
-    long = lengths[int(0.9 * (len(lengths) - 1))]
-    fitting = [size for size in range(1, batch + 1) if batch % size == 0 and size * long <= 2 * _PACK_TOKENS]
-    return max(fitting, default=1)
-
-
 def mean_loss(model: Any, rows: Sequence[dict[str, list[int]]], batch: int = 8, *, bf16: bool = False) -> float:
     """Mean negative log-likelihood of the completion tokens of `rows`, in nats."""
-    collate = PrefixCollator()
+    collate = PrefixCollator(common_prefix(rows))
     training = model.training
     model.eval()
     total = count = 0.0

@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from intern.learning.train import prefix
-from intern.learning.train.prefix import IGNORED, PrefixCollator, common_prefix, completion_logits
+from intern.learning.train.prefix import IGNORED, PrefixCollator, common_prefix, completion_logits, rounded_up
 
 Rows = list[dict[str, list[int]]]
 
@@ -81,12 +81,23 @@ def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Ten
         rows(12, [(6, 5)]),
         [*rows(15, [(4, 2), (4, 2)]), *rows(15, [(4, 2)])],
         rows(40, [(0, 3), (0, 5)]),
+        rows(40, [(30, 5), (3, 2)]),
     ],
-    ids=["shared", "nothing shared", "one row", "one row twice", "prompts equal to the end"],
+    ids=["shared", "nothing shared", "one row", "one row twice", "prompts equal to the end", "padded"],
 )
-@pytest.mark.parametrize("small", [0, prefix.SMALL], ids=["fused", "in full"])
+@pytest.mark.parametrize(
+    ("small", "medium", "ahead", "back"),
+    [(0, 0, 0, 0), (prefix.SMALL, prefix.MEDIUM, 3, 0), (0, prefix.MEDIUM, 3, 3)],
+    ids=["fused", "in full", "again for the way back"],
+)
 def test_loss_and_gradients_equal_those_of_rows_alone(
-    model: torch.nn.Module, batch: Rows, small: int, monkeypatch: pytest.MonkeyPatch
+    model: torch.nn.Module,
+    batch: Rows,
+    small: int,
+    medium: int,
+    ahead: int,
+    back: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     in_full, attend = [], prefix._attend_in_full
 
@@ -95,13 +106,15 @@ def test_loss_and_gradients_equal_those_of_rows_alone(
         return attend(*args)
 
     monkeypatch.setattr(prefix, "SMALL", small)
+    monkeypatch.setattr(prefix, "MEDIUM", medium)
     monkeypatch.setattr(prefix, "_attend_in_full", counted)
     expected = plain(model, batch)
     wanted = gradients(model, expected)
     found = packed(model, batch)
-    assert len(in_full) == (3 if small else 0), "once a layer"
+    assert len(in_full) == ahead, "once a layer"
     assert found.item() == pytest.approx(expected.item(), abs=1e-5)
     got = gradients(model, found)
+    assert len(in_full) == ahead + back
     assert wanted.keys() == got.keys()
     assert len(wanted) == 3 * 7 * 2
     for name, gradient in wanted.items():
@@ -110,8 +123,25 @@ def test_loss_and_gradients_equal_those_of_rows_alone(
 
 
 def test_the_prefix_is_encoded_once() -> None:
-    batch = rows(50, [(5, 3), (9, 4), (2, 2)])
-    assert PrefixCollator()(batch)["input_ids"].shape == (1, 50 + 8 + 13 + 4)
+    batch = rows(50, [(5, 3), (9, 4), (2, 3)])
+    assert PrefixCollator()(batch)["input_ids"].shape == (1, 50 + 8 + 13 + 5)
+
+
+def test_what_a_batch_shares_beyond_the_dataset_counts_in_steps() -> None:
+    batch = rows(70, [(5, 3), (9, 4)])
+    shared = [int(PrefixCollator(everywhere)(batch)["shared"]) for everywhere in (None, 70, 50, 38, 6)]
+    assert shared == [70, 70, 50, 70, 70]
+
+
+def test_lengths_are_rounded_up_so_that_few_shapes_occur() -> None:
+    batch = PrefixCollator()(rows(40, [(30, 5), (3, 2)]))
+    assert batch["input_ids"].shape == batch["position_ids"].shape == (1, 80)
+    assert batch["grid"].shape == (2, 36)
+    assert batch["places"].shape == (40,)
+    assert [rounded_up(n) for n in (1, 31, 32, 33, 324, 1025)] == [1, 31, 32, 34, 336, 1088]
+    lengths = {rounded_up(n) for n in range(1, 4097)}
+    assert len(lengths) < 160
+    assert all(n <= rounded_up(n) < 1.07 * n for n in range(1, 4097))
 
 
 def test_each_row_keeps_a_prompt_token_that_predicts_its_completion() -> None:
