@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from intern.cli import output
 from intern.cli.connection import Api, connect
 from intern.cli.options import AsJson, Home, Key, Url
-from intern.cli.runs import Detach, attend
+from intern.cli.runs import ENDED, Detach, attend
 from intern.errors import Conflict
 
 
@@ -49,8 +50,8 @@ def learn(
     end, with exit code 0. Exit code 1 means that nothing could be learned, and says why: too few examples, for one
     (see `intern skills ready`).
 
-    Ctrl-C asks whether to cancel the run or to leave it running. A training that failed keeps its work, and goes on
-    with `intern runs resume RUN`.
+    Ctrl-C asks whether to cancel the run or to leave it running. One that was interrupted goes on with the next
+    `intern up` or `intern learn`. A training that failed keeps its work, and goes on with `intern runs resume RUN`.
 
     ```bash
     intern learn support-triage
@@ -76,9 +77,23 @@ def learn(
 
 
 def carry_out(api: Api, body: dict[str, Any], *, detach: bool, as_json: bool) -> None:
-    """Begin a run, follow it, and print what it came to. Raises InternError when it does not come to an end."""
+    """Begin a run, follow it, and print what it came to. Raises InternError when it does not come to an end.
+
+    Where nothing else works on the workspace, a training of the skill that was left in the middle goes on instead.
+    """
     try:
         run = api.post("/api/runs", body)
     except Conflict as error:
-        raise Conflict(f"{error.message} `intern runs list --skill {body['skill']}` shows it.") from error
+        run = _left(api, body)
+        if run is None:
+            raise Conflict(f"{error.message} `intern runs list --skill {body['skill']}` shows it.") from error
+        output.note(f"The run {run['id']} was interrupted and goes on, as it was asked for then.")
     attend(api, run, detach=detach, as_json=as_json)
+
+
+def _left(api: Api, body: dict[str, Any]) -> dict[str, Any] | None:
+    """The training that stands in the way of a new one, where it is this command that carries it out."""
+    if not api.private or "kind" in body:
+        return None
+    listed: list[dict[str, Any]] = api.get("/api/runs", skill=body["skill"])["data"]
+    return next((run for run in listed if run["kind"] == "learn" and run["state"] not in ENDED), None)

@@ -301,7 +301,10 @@ def _interrupted(api: Api, run: str) -> None:
             answer = typer.prompt(f"Cancel the run, or {later}? [c/L]", default="", show_default=False, err=True)
     if answer.strip().lower() not in ("c", "cancel"):
         if api.private:
-            output.note(f"{run} waits: `intern up` takes it up where it was. Or end it: intern runs cancel {run}")
+            output.note(
+                f"{run} waits: `intern up`, or `intern learn` again, takes it up where it was. "
+                f"Or end it: intern runs cancel {run}"
+            )
         else:
             output.note(f"{run} goes on. Follow it with: intern runs follow {run}")
         raise typer.Exit(INTERRUPTED)

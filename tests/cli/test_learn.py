@@ -16,9 +16,9 @@ from cli.owning import Outcome, Owner
 from cli.test_terminal import on_a_terminal, start
 from made_learning import Script, script
 
-from intern.cli.learn import learn
+from intern.cli.learn import carry_out, learn
 from intern.cli.progress import BLOCKS, Course, duration, sparkline
-from intern.errors import InvalidInput
+from intern.errors import Conflict, InvalidInput
 from intern.learning.train.recipe import RecipeName
 from intern.store import learning as store
 from intern.store import records
@@ -310,6 +310,52 @@ def test_who_cannot_be_asked_leaves_the_run(owner: Owner, learning: Script) -> N
     assert b"goes on" in errors
     assert b"Traceback" not in errors
     assert runs(owner)[0].state == "running"
+
+
+# --- what was left in the middle -------------------------------------------------------------------------------
+
+
+class Occupied:
+    """An API with runs of the skill that have not ended."""
+
+    def __init__(self, *listed: dict[str, Any], private: bool = True) -> None:
+        self.private = private
+        self.listed = listed
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        raise Conflict("The run run_2 of this skill is running; wait for it, or cancel it.")
+
+    def get(self, path: str, **query: str) -> dict[str, Any]:
+        return {"data": self.listed}
+
+
+def held(ident: str, kind: str, state: str) -> dict[str, Any]:
+    return {"id": ident, "kind": kind, "state": state}
+
+
+def test_a_training_that_was_interrupted_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attended: list[str] = []
+    monkeypatch.setattr("intern.cli.learn.attend", lambda api, run, **_: attended.append(run["id"]))
+    api: Any = Occupied(held("run_3", "learn", "failed"), held("run_2", "learn", "running"))
+    carry_out(api, {"skill": "leave"}, detach=False, as_json=True)
+    assert attended == ["run_2"]
+    assert "run_2 was interrupted and goes on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("api", "body"),
+    [
+        (Occupied(held("run_2", "learn", "running"), private=False), {}),
+        (Occupied(held("run_2", "evaluate", "running")), {}),
+        (Occupied(held("run_2", "learn", "running")), {"kind": "evaluate"}),
+    ],
+    ids=["somebody else's", "of another kind", "another is asked for"],
+)
+def test_nothing_else_is_taken_for_it(api: Any, body: dict[str, Any]) -> None:
+    with pytest.raises(Conflict, match=r"run_2 .* `intern runs list --skill leave` shows it"):
+        carry_out(api, {"skill": "leave", **body}, detach=False, as_json=True)
 
 
 # --- what is drawn ---------------------------------------------------------------------------------------------
