@@ -334,7 +334,7 @@ class Learner:
             if await asyncio.to_thread(folder.begin) > 1 + MOST_TAKEN_UP:
                 raise TrainingFailed(
                     f"It was taken up {MOST_TAKEN_UP} times: each time the server ended in the middle of it, or lost "
-                    "its database. If the machine ran out of memory, start it again with a smaller batch."
+                    "its database. If the machine ran out of memory, start it again with shorter examples."
                 )
             if resumed:
                 if not await asyncio.to_thread(lambda: folder.resumable):  # cleared since, or it lies elsewhere

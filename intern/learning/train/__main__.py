@@ -49,7 +49,12 @@ def main(folder: Path, task: str = "train") -> int:
     except OSError as error:
         tell(Event(kind="failed", text=_disk(folder, str(error.strerror or error))))
     except MemoryError:
-        tell(Event(kind="failed", text="The memory is full: use a smaller batch, shorter rows or qlora-4bit."))
+        tell(
+            Event(
+                kind="failed",
+                text="The memory is full: use shorter rows or a smaller base model.",
+            )
+        )
     except Exception as error:
         import traceback
 

@@ -19,7 +19,7 @@ from intern.learning.train.prefix import IGNORED, common_prefix
 # vocabulary. With the default base model on a CPU 1,000 tokens are about 1.5 GB.
 PACKED = {"cpu": 1200, "cuda": 4096}
 PREDICTED = {"cpu": 500, "cuda": 2048}
-RESIDENT = 3_000_000_000  # bytes of this process above which freed memory goes back to the system
+RESIDENT = 4_000_000_000  # bytes of this process above which freed memory goes back to the system
 
 
 def micro_batch(rows: Sequence[dict[str, list[int]]], batch: int, device: str) -> int:
@@ -44,7 +44,8 @@ def give_back(above: int = RESIDENT) -> bool:
     """Let the C library give freed memory back, where this process holds more than `above` bytes; whether it did.
 
     It keeps what is freed (`process.ENVIRONMENT`), which short passes gain from; but passes of many lengths leave holes
-    that the next one does not fit into, and the heap would grow as long as a training runs. Without glibc: nothing.
+    that the next one does not fit into, and the heap would grow as long as a training runs. Not after each pass: to be
+    given all that memory again takes a third of a pass of long rows. Without glibc: nothing.
     """
     if sys.platform != "linux":
         return False

@@ -31,7 +31,10 @@ _END_SECONDS = 10.0
 # What a training process runs with.
 # glibc gives large blocks back to the kernel and asks for them again at every step: a third of the time on CPU.
 # Threads that wait for each other give the core away soon: beside a busy server a sixth faster, alone the same.
+# The base model is on disk by now, and nobody is told that a training begins (TRL would tell the Hugging Face hub).
 ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "MALLOC_MMAP_THRESHOLD_": "100000000000",
     "GOMP_SPINCOUNT": "2000",

@@ -55,6 +55,9 @@ class Curves(TrainerCallback):
             control.should_save = True
         give_back()
 
+    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # a pass that is no whole step
+        give_back()
+
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._saved = time.monotonic()
         self._tell(Event(kind="saved", stage=self._stage, step=state.global_step, steps=state.max_steps))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -25,6 +28,13 @@ from intern.learning.train.process import ENVIRONMENT, Clock, inherited
 def test_a_training_sees_one_gpu(given: dict[str, str], visible: str) -> None:
     found = inherited({"HOME": "/root", **given})
     assert found == {"HOME": "/root", **ENVIRONMENT, "CUDA_VISIBLE_DEVICES": visible}
+
+
+def test_a_training_tells_no_hub_about_itself() -> None:
+    asks = "from huggingface_hub import constants as c; print(c.is_offline_mode(), c.HF_HUB_DISABLE_TELEMETRY)"
+    environment = inherited({**os.environ, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "0"})
+    said = subprocess.run([sys.executable, "-c", asks], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["True", "True"]
 
 
 @pytest.mark.parametrize(
