@@ -49,12 +49,7 @@ def main(folder: Path, task: str = "train") -> int:
     except OSError as error:
         tell(Event(kind="failed", text=_disk(folder, str(error.strerror or error))))
     except MemoryError:
-        tell(
-            Event(
-                kind="failed",
-                text="The memory is full: use shorter rows or a smaller base model.",
-            )
-        )
+        tell(Event(kind="failed", text="The memory is full: use shorter rows or a smaller base model."))
     except Exception as error:
         import traceback
 
