@@ -86,7 +86,7 @@ class Deployments:
             else:
                 self._loaded[_engine_name(loaded.adapter)] = loaded
         if self._loaded:
-            await self._set(self._loaded)
+            await self._set_what_loads()
 
     async def watch(self) -> None:
         """Take over what other processes put in service, again and again, until cancelled."""
@@ -194,11 +194,12 @@ class Deployments:
         return flip.result()
 
     async def rollback(self, team: str, skill: str, *, by: str, reason: str = "rolled back") -> Deployment:
-        """Let what served before serve again. Raises NotFound when there was nothing before."""
+        """Let what served before serve again. Raises NotFound when there was nothing before, Conflict when another was
+        promoted meanwhile."""
         current = await asyncio.to_thread(self._one_stored, team, skill)
         if current is None:
             raise NotFound("deployment", skill, "The skill never had an adapter in service.")
-        return await self.promote(team, skill, current.previous, by=by, reason=reason)
+        return await self.promote(team, skill, current.previous, by=by, reason=reason, former=current.version)
 
     # --- inside ------------------------------------------------------------------------------------------------
 
@@ -228,6 +229,22 @@ class Deployments:
         except BaseException:
             self._loaded |= going
             raise
+
+    async def _set_what_loads(self) -> None:
+        """All at once; one by one where the engine refuses that: a bad adapter keeps no other from serving."""
+        try:
+            await self._set(self._loaded)
+            return
+        except InternError:
+            wanted, self._loaded = self._loaded, {}
+        for name, loaded in wanted.items():
+            try:
+                await self._set({**self._loaded, name: loaded})
+            except InternError as error:
+                self._problems[(loaded.adapter.team, loaded.adapter.skill)] = error.message
+                log.warning("skill %s serves the base model: %s", loaded.adapter.skill, error.message)
+            else:
+                self._loaded[name] = loaded
 
     async def _probe(self, name: str) -> None:
         """The adapter must answer before anyone depends on it; this warms it up as well."""

@@ -199,6 +199,38 @@ async def test_rolling_back_is_the_same_flip_backwards_without_loading_anything(
     assert house.stored() == (2, 1)
 
 
+async def test_rolling_back_does_not_undo_what_was_promoted_meanwhile(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployments = house.deployments()
+    for _ in range(2):
+        await deployments.promote(TEAM, "sorting", house.adapter().version, by="test", reason="")
+    third, probe = house.adapter().version, deployments._probe
+
+    async def promoted_meanwhile(name: str) -> None:
+        monkeypatch.setattr(deployments, "_probe", probe)
+        await deployments.promote(TEAM, "sorting", third, by="somebody else", reason="")
+        await probe(name)
+
+    monkeypatch.setattr(deployments, "_probe", promoted_meanwhile)
+    with pytest.raises(Conflict):
+        await deployments.rollback(TEAM, "sorting", by="test")
+    assert house.stored() == (3, 2)
+
+
+async def test_an_adapter_that_the_engine_refuses_at_the_start_keeps_no_other_from_serving(house: House) -> None:
+    before = house.deployments()
+    for skill in ("sorting", "rules"):
+        await before.promote(TEAM, skill, house.adapter(skill).version, by="test", reason="")
+    house.engine.refuses = {"default/sorting@v1"}
+    again = house.deployments()
+    await again.load()
+    assert (await again.acquire(TEAM, "sorting", None)).name is None
+    assert again.problems == {(TEAM, "sorting"): "llama.cpp cannot load it."}
+    lease = await again.acquire(TEAM, "rules", None)
+    assert await house.said(lease) == "from default/rules@v1"
+
+
 async def test_the_first_adapter_rolls_back_to_the_base_model(house: House) -> None:
     deployments = house.deployments()
     await deployments.promote(TEAM, "sorting", house.adapter().version, by="test", reason="")
