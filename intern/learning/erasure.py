@@ -140,17 +140,17 @@ def _both(one: store.Traces, other: store.Traces) -> store.Traces:
 
 def _without(file: Path, examples: frozenset[str]) -> bool:
     """Rewrite a file of JSON lines without those that belong to one of `examples`; whether there were any."""
-    with file.open(encoding="utf-8") as opened:  # by line feeds only: a text may hold other line separators
+    with file.open("rb") as opened:  # by line feeds only, and perhaps cut in the middle of a character
         lines = list(opened)
     kept = [line for line in lines if _example_of(line) not in examples]
     if len(kept) < len(lines):
         temporary = file.with_name(f".{file.name}")
-        temporary.write_text("".join(kept), encoding="utf-8")
+        temporary.write_bytes(b"".join(kept))
         os.replace(temporary, file)
     return len(kept) < len(lines)
 
 
-def _example_of(line: str) -> Json:
+def _example_of(line: bytes) -> Json:
     """Rows, pairs, prompts and answers have the example's id as `id`, outcomes as `example`."""
     try:
         body = json.loads(line)

@@ -84,7 +84,8 @@ async def test_runs_keep_nothing_of_the_person_and_everything_of_the_others(work
     eve, bob = (example("ex_eve"), "eve"), (example("ex_bob"), "bob")
     freeze(workspace, eve, bob)
     folder = ran(workspace, "run_1", "ex_eve", "ex_bob", dataset="ds_1")
-    (folder / "answers.jsonl").write_text('{"id": "ex_eve", "te', encoding="utf-8")  # of a process that was killed
+    cut = '{"id": "ex_eve", "text": "ä'.encode()[:-1]  # by a process that was killed, in the middle of a character
+    (folder / "answers.jsonl").write_bytes(cut)
     erased = await workspace.erasure.person(TEAM, "eve")
     assert (erased.datasets, erased.cancelled) == (("ds_1",), ())
     assert "ex_eve" not in left(folder)

@@ -102,7 +102,9 @@ def prepare(
         jobs.write_lines(folder / jobs.HELDOUT, heldout)
         jobs.write_texts(folder / jobs.TEXTS, texts)
         jobs.write_lines(folder / jobs.PAIRS, pairs)
-        (folder / jobs.JOB).write_text(job.model_dump_json(indent=1), encoding="utf-8")  # last: now it is complete
+        unfinished = folder / f".{jobs.JOB}"
+        unfinished.write_text(job.model_dump_json(indent=1), encoding="utf-8")
+        os.replace(unfinished, folder / jobs.JOB)  # last: now it is complete
     except OSError as error:
         raise StoreFailure(f"The training's folder cannot be written: {error.strerror}.") from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -47,3 +49,18 @@ def test_a_disk_that_is_nearly_full_is_said_with_what_makes_room(
     job = Job(base="base", recipe=Recipe(), context=256, threads=1)
     with pytest.raises(StoreFailure, match=r"`intern runs list --state failed` .* `intern runs cancel RUN`"):
         training.prepare(tmp_path / "run", job, [])
+
+
+def test_a_job_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(source: Path, target: Path) -> None:
+        assert Job.model_validate_json(Path(source).read_text(encoding="utf-8")).context == 256
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    job = Job(base="base", recipe=Recipe(), context=256, threads=1)
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(StoreFailure, match="No space left on device"):
+        training.prepare(tmp_path, job, [])
+    assert not (tmp_path / jobs.JOB).exists()
+    monkeypatch.undo()
+    training.prepare(tmp_path, job, [])
+    assert jobs.read_job(tmp_path) == job
