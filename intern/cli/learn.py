@@ -87,7 +87,7 @@ def carry_out(api: Api, body: dict[str, Any], *, detach: bool, as_json: bool) ->
         run = _left(api, body)
         if run is None:
             raise Conflict(f"{error.message} `intern runs list --skill {body['skill']}` shows it.") from error
-        output.note(f"The run {run['id']} was interrupted and goes on, as it was asked for then.")
+        output.note(f"The run {run['id']} of this skill has not ended; it goes on, as it was asked for then.")
     attend(api, run, detach=detach, as_json=as_json)
 
 

@@ -341,7 +341,7 @@ def test_a_training_that_was_interrupted_goes_on(
     api: Any = Occupied(held("run_3", "learn", "failed"), held("run_2", "learn", "running"))
     carry_out(api, {"skill": "leave"}, detach=False, as_json=True)
     assert attended == ["run_2"]
-    assert "run_2 was interrupted and goes on" in capsys.readouterr().err
+    assert "run_2 of this skill has not ended; it goes on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

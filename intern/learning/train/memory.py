@@ -16,7 +16,7 @@ from statistics import fmean, pstdev
 from intern.learning.train.prefix import IGNORED, common_prefix
 
 # What one forward pass keeps: its tokens, the prefix counted once, and for each completion token logits over the whole
-# vocabulary. With the default base model on a CPU 1,000 tokens are about 1.5 GB.
+# vocabulary. With the default base model on a CPU 1,000 tokens are about 1.2 GB.
 PACKED = {"cpu": 1200, "cuda": 4096}
 PREDICTED = {"cpu": 500, "cuda": 2048}
 RESIDENT = 4_000_000_000  # bytes of this process above which freed memory goes back to the system

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from intern.errors import TrainingFailed
+from intern.learning.train import stages
 from intern.learning.train.job import Event
 from intern.learning.train.stages import Curves
 
@@ -32,3 +33,12 @@ def test_a_loss_that_is_no_number_ends_the_training_and_says_what_to_try(loss: f
         curves(told).on_log(ARGS, STATE, None, logs={"loss": loss})
     assert told == []
     assert caught.value.message
+
+
+def test_memory_is_given_back_after_every_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[bool] = []
+    monkeypatch.setattr(stages, "give_back", lambda: given.append(True))
+    stage, control = curves([]), SimpleNamespace(should_save=False)
+    stage.on_substep_end(ARGS, STATE, control)
+    stage.on_step_end(ARGS, STATE, control)
+    assert given == [True, True]
