@@ -4,7 +4,8 @@ Both train the same adapter (rank, learning rate, schedule, batch, seed) on the 
 intents for the same epochs, each in a process of its own with the same allocator settings, and are measured by the same
 code: the loss on 100 other messages in float32. "Ours" is the product's trainer; "TRL" is SFTTrainer on prompt and
 completion rows with every other setting left alone (bfloat16, gradient checkpointing); "TRL, no checkpointing" leaves
-that out, as somebody with enough memory would.
+that out, as somebody with enough memory would. TRL gets the rows rendered, so that both learn the same tokens: from
+messages it would also learn what the chat template writes behind an answer, which no model writes when it serves.
 
     python -m benchmarks.training [--epochs N]
 """
@@ -98,7 +99,7 @@ def side(name: str, epochs: float) -> dict[str, Any]:
                 hold_in_bfloat16(model)
             _ours(folder, model, tokenizer, tokens.rows, job, ended, bf16=bf16)
         else:
-            _trl(folder, model, tokenizer, train, job.recipe, ended, checkpointing=name == "trl")
+            _trl(folder, model, tokenizer, train, tokens.rows, job.recipe, ended, checkpointing=name == "trl")
         seconds = time.perf_counter() - began
         peak = peak_memory()
         fresh = adapted(load_model(base, bits=None, device=device), job)  # in float32, whatever it was trained in
@@ -135,6 +136,7 @@ def _trl(
     model: Any,
     tokenizer: Any,
     train: list[Row],
+    tokens: Any,
     recipe: Recipe,
     ended: list[float],
     *,
@@ -144,6 +146,8 @@ def _trl(
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
+    from intern.learning.train.tokens import IGNORED
+
     class Steps(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             ended.append(time.perf_counter())
@@ -151,8 +155,10 @@ def _trl(
     data = Dataset.from_list(
         [
             {
-                "prompt": [m.model_dump() for m in row.messages],
-                "completion": [{"role": "assistant", "content": row.completion}],
+                "prompt": tokenizer.apply_chat_template(
+                    [m.model_dump() for m in row.messages], tokenize=False, add_generation_prompt=True
+                ),
+                "completion": row.completion,
             }
             for row in train
         ]
@@ -176,6 +182,9 @@ def _trl(
     trainer = SFTTrainer(
         model=model, args=config, train_dataset=data, processing_class=tokenizer, callbacks=[Steps()]
     )  # fmt: skip
+    for theirs, row in zip(trainer.train_dataset, tokens, strict=True):
+        assert theirs["input_ids"] == row["input_ids"], "both sides read the same tokens"
+        assert theirs["completion_mask"] == [int(label != IGNORED) for label in row["labels"]], "and learn the same"
     trainer.train()
 
 

@@ -82,15 +82,18 @@ class Adapters(Protocol):
 
 
 class Shows(Protocol):
-    """Worked examples for a skill's prompt, as turns of the conversation; none where it asks for none."""
+    """Worked examples for a skill's prompt, as turns of the conversation, within `room` tokens; none where it asks for
+    none."""
 
-    async def shown(self, team: str, skill: Skill, request: str | Vectors) -> Sequence[Sequence[Message]]: ...
+    async def shown(
+        self, team: str, skill: Skill, request: str | Vectors, *, room: int
+    ) -> Sequence[Sequence[Message]]: ...
 
 
 class NoExamples:
     """Prompts without examples."""
 
-    async def shown(self, team: str, skill: Skill, request: str | Vectors) -> Sequence[Sequence[Message]]:
+    async def shown(self, team: str, skill: Skill, request: str | Vectors, *, room: int) -> Sequence[Sequence[Message]]:
         return ()
 
 
@@ -290,7 +293,16 @@ class Pipeline:
         with work.timed("prompt"):
             shown: Sequence[Sequence[Message]] = ()
             if skill.spec.prompting.examples != "none" and work.lease.name is None:  # adapters learn without them
-                shown = await self.examples.shown(ask.caller.team, skill, text if vector is None else vector)
+                room = await prompts.room(
+                    skill,
+                    ask.messages,
+                    found,
+                    self.engine,
+                    passage_tokens=self.passage_tokens,
+                    max_tokens=ask.sampling.max_tokens,
+                )
+                request = text if vector is None else vector
+                shown = await self.examples.shown(ask.caller.team, skill, request, room=room)
             work.prompt = await prompts.build(
                 skill,
                 ask.messages,
@@ -341,13 +353,16 @@ class Pipeline:
             )
         return skill.schema
 
-    def _request(self, work: _Work, extra: Sequence[Message] = (), max_tokens: int | None = None) -> EngineRequest:
+    def _request(
+        self, work: _Work, messages: Sequence[Message] | None = None, max_tokens: int | None = None
+    ) -> EngineRequest:
+        """Of the prompt's own messages and limit, or of others."""
         assert work.prompt is not None
         sampling = work.sampling
         if max_tokens is not None:
             sampling = sampling.model_copy(update={"max_tokens": max_tokens})
         return EngineRequest(
-            messages=(*work.prompt.messages, *extra),
+            messages=tuple(work.prompt.messages if messages is None else messages),
             sampling=sampling,
             schema_=work.decoding,
             json_object=work.ask.json_object and work.schema is None,
@@ -424,19 +439,22 @@ class Pipeline:
             return choice
         assert work.prompt is not None
         work.attempts.append(choice.text)
-        room = None
+        cut = choice.finish_reason == "length"
         extra: tuple[Message, ...] = ()
-        if choice.finish_reason == "length":
-            used = await prompts.measure(self.engine, work.prompt.messages, 0)
-            room = min(self.engine.info.context - used, _MORE_ROOM * work.prompt.max_tokens)
-            room = max(room, work.prompt.max_tokens)
-        else:
+        if not cut:
             said = choice.text[:_REPAIR_QUOTE]
             demand = (
                 f"This answer is not in the required form: {'; '.join(choice.problems[:3])}. Write it again, in form."
             )
             extra = (Message(role="assistant", content=said), Message(role="user", content=demand))
-        (again,) = await self._generate(work, self._request(work, extra, room), 1)
+        wanted = _MORE_ROOM * work.prompt.max_tokens if cut else work.prompt.max_tokens
+        messages = (*work.prompt.messages, *extra)
+        left = self.engine.info.context - await prompts.measure(self.engine, messages, 0)
+        if left < wanted and work.prompt.examples:  # which fill the context, and make way now
+            messages = (*work.prompt.own, *extra)
+            left = self.engine.info.context - await prompts.measure(self.engine, messages, 0)
+        limit = max(min(left, wanted), work.prompt.max_tokens) if cut else None
+        (again,) = await self._generate(work, self._request(work, messages, limit), 1)
         return self._validated(work, again.model_copy(update={"index": choice.index}))
 
     def _refuse_broken(self, work: _Work) -> None:

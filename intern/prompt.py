@@ -33,7 +33,8 @@ class Prompt(Model):
     passages: tuple[Passage, ...]
     max_tokens: int
     notes: tuple[str, ...] = ()
-    shown: int = 0  # messages of worked examples, behind the system text
+    examples: int = 0  # worked ones
+    shown: int = 0  # messages of them, behind the system text
 
     @property
     def own(self) -> tuple[Message, ...]:
@@ -80,7 +81,7 @@ async def build(
 ) -> Prompt:
     """The prompt that fits: within `passage_tokens` for passages, and the engine's context for everything.
 
-    `examples` are worked ones, as turns before the conversation; the first ones are left out where not all fit.
+    `examples` are worked ones, as turns before the conversation: as many as `room` lets in, or the first are dropped.
     `max_tokens` is the caller's own limit; without one the skill's is used and lowered to what is left. Raises
     ContextOverflow with the numbers when the conversation, or it and the caller's limit, cannot fit.
     """
@@ -113,8 +114,24 @@ async def build(
         passages=tuple(shown),
         max_tokens=wanted,
         notes=tuple(notes),
+        examples=len(examples),
         shown=sum(map(len, examples)),
     )
+
+
+async def room(
+    skill: Skill,
+    conversation: Sequence[Message],
+    passages: Sequence[Passage],
+    engine: Engine,
+    *,
+    passage_tokens: int,
+    max_tokens: int | None = None,
+) -> int:
+    """Tokens left to worked examples beside the conversation, the passages and the whole answer; 0 for none."""
+    needed = await measure(engine, render(skill, conversation, ()), 0)
+    kept = (max_tokens or skill.spec.generation.max_tokens) + (passage_tokens if passages else 0)
+    return max(engine.info.context - needed - kept, 0)
 
 
 async def measure(engine: Engine, messages: Sequence[Message], enough: int) -> int:

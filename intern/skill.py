@@ -30,6 +30,7 @@ from intern.types import Example, Json, Message, Metric, Model, Split
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 RESERVED = frozenset({"auto", "base"})
 MAX_FILE = 50_000_000
+MAX_PERSON = 200  # characters of the name by which a person's data is found, as of `user` in requests
 _LONG_NUMBER = "not valid JSON: a number of thousands of digits"
 
 
@@ -340,6 +341,7 @@ class _Row(BaseModel):
     output: Json
     id: str | None = Field(default=None, min_length=1, max_length=200)
     group: str | None = None
+    person: str | None = Field(default=None, min_length=1, max_length=MAX_PERSON)
     split: Split | None = None
 
 
@@ -353,7 +355,7 @@ _Row.model_rebuild()
 
 
 def parse_example(value: Json, schema: OutputSchema | None, *, check_output: bool = True) -> Example:
-    """An Example from a row `{"input", "output", "id"?, "group"?, "split"?}`. Raises InvalidInput."""
+    """An Example from a row `{"input", "output", "id"?, "group"?, "person"?, "split"?}`. Raises InvalidInput."""
     if not isinstance(value, dict):
         raise InvalidInput('an example must be an object {"input": ..., "output": ...}')
     try:
@@ -378,7 +380,7 @@ def parse_example(value: Json, schema: OutputSchema | None, *, check_output: boo
     if not isinstance(turns, str) and turns[-1].role != "user":
         raise InvalidInput("key 'input': the last message must be the user's", param="input")
     ident = row.id or hashlib.sha256(json.dumps(value["input"], sort_keys=True).encode()).hexdigest()[:16]
-    return Example(id=ident, input=turns, output=row.output, group=row.group, split=row.split)
+    return Example(id=ident, input=turns, output=row.output, group=row.group, split=row.split, person=row.person)
 
 
 def _read_examples(

@@ -235,6 +235,8 @@ class Example(Model):
     contributor: str | None = None
     record: str | None = None
     passage: str | None = None  # the passage that a synthetic example was written from
+    # Whose words the input are, where that is known: kept in columns of its own, and never written with an example.
+    person: str | None = Field(default=None, exclude=True)
 
     @property
     def text(self) -> str:
@@ -288,6 +290,8 @@ class Run(Model):
     reason: str | None = None  # of the decision, or of the failure
     train_seconds: float | None = None  # of the adapter's training, in all the processes that it took
     spent_seconds: float = 0.0  # of all its trainings: also one that did not come to its end, and those of parts
+    wall_seconds: float = 0.0  # that it was carried out in all, evaluation included
+    passing: bool = False  # it failed for a reason that may be gone by now: a full disk, too little memory
     created: datetime
     ended: datetime | None = None
 

@@ -29,6 +29,7 @@ from intern.learning.examples.shots import ServedShots
 from intern.learning.learner import Learner
 from intern.learning.loop.contracts import BaseModel
 from intern.learning.parts import WorkspaceParts
+from intern.learning.privacy.documents import Source
 from intern.learning.triggers import Triggers
 from intern.library import SkillLibrary
 from intern.models import source
@@ -41,7 +42,9 @@ from intern.routing.router import Router, SkillTexts
 from intern.routing.texts import standing
 from intern.settings import Settings
 from intern.store import records
+from intern.store.documents import list_origins
 from intern.store.engine import open_database
+from intern.store.keys import list_keys
 from intern.threads import Threads
 from intern.types import DEFAULT_TEAM, Message, Passage, Route
 
@@ -101,7 +104,8 @@ class Workspace:
         self._watchers: list[asyncio.Task[None]] = []
         self._tended = False
         adapters = settings.home / "adapters"
-        self.deployments = Deployments(self.database, self.engine, adapters, self.base.sha256 if self.base else None)
+        base, model = (self.base.sha256, Path(self.base.path)) if self.base else (None, None)
+        self.deployments = Deployments(self.database, self.engine, adapters, base, model)
         self.pipeline = Pipeline(
             library=self.library,
             router=self.routes,
@@ -115,9 +119,9 @@ class Workspace:
         )
         self.reviews = Reviews(self.database, self.library, self.routes, self.recorder.flush, self.routes.outdate)
         self.parts = _parts(self)
-        self.learner = Learner(self.parts, self.library, self.deployments)
+        self.learner = Learner(self.parts, self.library, self.deployments, hours=settings.learning_hours)
         self.triggers = Triggers(self.database, self.library, self.learner, hours=settings.learning_hours)
-        self.erasure = Erasure(self.parts, self.learner, self.recorder.flush)
+        self.erasure = Erasure(self.parts, self.learner, self.library, self.recorder.flush)
         self.library.refresh()
 
     @_opened_once
@@ -175,7 +179,8 @@ class Workspace:
         if self.base is not None:
             team = DEFAULT_TEAM
             skills = frozenset(skill.name for skill in self.library.all(team))
-            adopt(self.database, self.settings.home / "adapters", self.base.sha256, team, skills)
+            adapters, model = self.settings.home / "adapters", Path(self.base.path)
+            adopt(self.database, adapters, self.base.sha256, team, skills, model)
 
     def start(self) -> None:
         """Begin to watch the skill folders and to expire old records, on the running loop, whose `asyncio.to_thread`
@@ -453,10 +458,21 @@ def _parts(workspace: Workspace) -> WorkspaceParts:
     def retrieve(team: str, skill: str, turns: Sequence[Message], limit: int) -> Sequence[Passage]:
         return workspace.documents.retrieve(team, skill, turns, limit=limit)
 
-    def texts(team: str, skill: str) -> list[str]:
+    def sources(team: str, skill: str) -> list[Source]:
         workspace.documents.ensure(team, skill)
-        names = [document.name for document in workspace.knowledge.documents(team, skill)]
-        return [f"{name}\n{workspace.knowledge.text(team, skill, name)}" for name in names]
+        with workspace.database.connect() as connection:
+            owners = {None, *(key.id for key in list_keys(connection, team) if key.role == "admin")}
+            owned = {name for name, (_, who) in list_origins(connection, team, skill).items() if who in owners}
+        return [
+            Source(
+                id=document.id,
+                digest=document.sha256,
+                name=document.name,
+                owned=document.name in owned,
+                read=partial(workspace.knowledge.text, team, skill, document.name),
+            )
+            for document in workspace.knowledge.documents(team, skill)
+        ]
 
     def passages(team: str, skill: str) -> list[Passage]:
         workspace.documents.ensure(team, skill)
@@ -469,7 +485,7 @@ def _parts(workspace: Workspace) -> WorkspaceParts:
         threads=settings.threads or available_cpus(),
         embedder=lambda: workspace.embedder,
         retrieve=retrieve,
-        texts=texts,
+        sources=sources,
         passages=passages,
     )
 

@@ -16,6 +16,9 @@ WORDS = 49_152
 LOUD = 64  # words that are ever said: among more of them, the likeliest two would lie too close
 SPREAD = 0.05  # of the weights: small, so that an adapter decides what is said
 
+TEMPLATE = "tokenizer.chat_template"
+CUTS = "tokenizer.ggml.pre"
+
 _SIZES = {
     "embedding_length": HIDDEN,
     "feed_forward_length": INNER,
@@ -27,11 +30,25 @@ _SIZES = {
 }
 
 
-def write_tiny_base(like: Path, target: Path, *, kind: str = "F32", seed: int = 0) -> Path:
-    """A GGUF file that llama.cpp and transformers read; `kind` is gguf's word for what its matrices are stored in."""
+def write_tiny_base(
+    like: Path,
+    target: Path,
+    *,
+    kind: str = "F32",
+    seed: int = 0,
+    spread: float = SPREAD,
+    template: str | None = None,
+    cuts: str | None = None,
+) -> Path:
+    """A GGUF file that llama.cpp and transformers read; `kind` is gguf's word for what its matrices are stored in.
+    `template` replaces the chat template, `cuts` the name of how texts are cut before they are tokenized."""
     writer = gguf.GGUFWriter(target, "llama")
     sizes = {f"llama.{key}": value for key, value in _SIZES.items()}
     for key, value, value_type, inner in metadata(like):
+        if key == TEMPLATE:
+            value = template or value
+        if key == CUTS:
+            value = cuts or value
         if key not in sizes:
             writer.add_key_value(key, value, value_type, sub_type=inner)
     for key, size in sizes.items():
@@ -62,7 +79,7 @@ def write_tiny_base(like: Path, target: Path, *, kind: str = "F32", seed: int = 
             ("ffn_up", INNER, HIDDEN),
             ("ffn_down", HIDDEN, INNER),
         ):
-            add(f"blk.{layer}.{name}.weight", rows, columns, SPREAD)
+            add(f"blk.{layer}.{name}.weight", rows, columns, spread)
     ones("output_norm.weight")
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -126,7 +126,7 @@ class ScriptedLoop:
         script.runs.append(run)
         script.recipes.append(recipe)
 
-    async def learn(self, *, serving: Adapter | None, force: bool = False, growth: bool = False) -> Finished:
+    async def learn(self, *, serving: Adapter | None, force: bool = False) -> Finished:
         script, run = self.script, self.run
         script.forced.append(force)
         script.serving.append(serving)
@@ -156,6 +156,9 @@ class ScriptedLoop:
             train_seconds=12.5,
             approve=script.approve,
         )
+
+    async def grow(self, verdict: Verdict, *, parts: bool) -> None:
+        pass
 
     async def compare(
         self, *, serving: Adapter | None, examples: Sequence[Example] = (), outside: Any = None
@@ -237,7 +240,7 @@ def script(workspace: Workspace, scratch: Path) -> Script:
     made = Script(workspace, scratch)
     root = workspace.settings.home / "adapters"
     workspace.base = base
-    workspace.deployments = Deployments(workspace.database, workspace.engine, root, BASE)
+    workspace.deployments = Deployments(workspace.database, workspace.engine, root, BASE, Path(base.path))
     workspace.pipeline.adapters = workspace.deployments
     loop: Any = made
     workspace.learner = Learner(parts, workspace.library, workspace.deployments, loop=loop)

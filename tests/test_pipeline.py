@@ -196,7 +196,7 @@ def test_an_answer_that_never_ends_gets_four_times_the_room_and_no_more(setting:
 
 
 class Shown:
-    async def shown(self, team: str, skill: Skill, request: object) -> list[tuple[Message, ...]]:
+    async def shown(self, team: str, skill: Skill, request: object, *, room: int) -> list[tuple[Message, ...]]:
         return [(Message(role="user", content="label that"), Message(role="assistant", content='{"label": "b"}'))]
 
 
@@ -212,6 +212,28 @@ def test_a_prompt_has_examples_only_where_the_skill_asks_for_them(tmp_path: Path
     assert said == ["Label.", *(["label that", '{"label": "b"}'] if examples == "nearest" else []), "label this"]
     (record,) = setting.notebook.records
     assert [m.content for m in record.prompt] == ["Label.", "label this"], "a record keeps no other person's words"
+
+
+def test_worked_examples_make_way_where_an_answer_needs_more_room(tmp_path: Path) -> None:
+    class Many:
+        async def shown(self, team: str, skill: Skill, request: object, *, room: int) -> list[tuple[Message, ...]]:
+            one = Message(role="user", content="word " * 40)
+            return [(one, Message(role="assistant", content='{"label": "b"}'))] * (room // 60)
+
+    setting = Setting(tmp_path)
+    spec: dict[str, Any] = {"title": "Labels", "description": "D", "instructions": "Label."}
+    spec |= {"prompting": {"examples": "fixed"}, "generation": {"max_tokens": 100}}
+    schema = {"type": "object", "required": ["label"], "properties": {"label": {"type": "string"}}}
+    write_skill(tmp_path / "skills", "many", spec, schema=schema)
+    setting.library.refresh()
+    long = json.dumps({"label": "word " * 250})
+    pipeline, engine = setting.on(FakeEngine([long], context=1000), examples=Many())
+    answer = asyncio.run(pipeline.answer(ask("label this", skill="many")))
+    assert answer.choices[0].valid
+    first, second = engine.requests
+    assert len(first.messages) > 10
+    assert [m.content for m in second.messages] == ["Label.", "label this"]
+    assert second.sampling.max_tokens == 400
 
 
 def test_an_adapter_answers_without_examples_as_it_learned_to(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from intern.engines.fake import FakeEngine
 from intern.errors import ContextOverflow, InvalidInput
-from intern.prompt import build, measure, render
+from intern.prompt import build, measure, render, room
 from intern.skill import Retrieval, Skill, SkillSpec
 from intern.types import Message, Passage
 
@@ -82,6 +82,25 @@ def test_the_skills_limit_gives_way_but_the_callers_does_not() -> None:
     assert 32 <= prompt.max_tokens < 150
     with pytest.raises(ContextOverflow):
         asyncio.run(build(skill(), ask("word " * 100), (), engine, passage_tokens=0, max_tokens=150))
+
+
+def test_examples_that_fill_the_room_leave_the_passages_and_the_whole_answer_their_own() -> None:
+    engine = FakeEngine(context=400)
+    given, found = ask("Hi"), [passage("a", 40)]
+
+    async def built() -> tuple[int, int]:
+        left = await room(skill(), given, found, engine, passage_tokens=60)
+        one = (Message(role="user", content="word " * 20),)
+        example_tokens = await measure(engine, one, 0)
+        examples = [one] * (left // example_tokens)
+        prompt = await build(skill(), given, found, engine, passage_tokens=60, examples=examples)
+        assert [p.document for p in prompt.passages] == ["a"]
+        assert prompt.max_tokens == 20
+        return prompt.shown, len(examples)
+
+    shown, wanted = asyncio.run(built())
+    assert shown == wanted >= 5
+    assert asyncio.run(room(skill(), ask("word " * 390), found, engine, passage_tokens=60)) == 0
 
 
 def test_a_short_prompt_is_not_tokenized_at_all() -> None:

@@ -8,6 +8,7 @@ Modules here import nothing heavy before their command runs, so that --help answ
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -93,4 +94,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """The entry point of the `intern` command."""
+    signal.signal(signal.SIGTERM, _end)
     sys.exit(run(sys.argv[1:]))
+
+
+def _end(*_: object) -> None:
+    """Leave as at Ctrl-C, so that what was opened is closed: a training is put down, not cut off."""
+    raise SystemExit(128 + signal.SIGTERM)

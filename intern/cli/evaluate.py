@@ -28,8 +28,9 @@ def evaluate(
         typer.Option(
             "--outside",
             metavar="NAME=FILE",
-            help="Another system's answers to the examples of --file: a JSON value a line, in their order; null "
-            "where it has none. May be given several times.",
+            help="Another system's answers. With --file: a JSON value a line, in the order of its examples, null "
+            'where it has none. Without: JSON lines {"input", "output"}, of which those held out are taken. May be '
+            "given several times.",
             show_default=False,
         ),
     ] = None,
@@ -41,15 +42,20 @@ def evaluate(
 ) -> None:
     """Measure how well a skill answers, without training: every rival on the same examples, with 95% intervals.
 
+    Everybody is compared with what serves (the base model, where no adapter does), on the examples that both answered:
+    the differences and their intervals say who is better, and McNemar's test where answers are right or wrong.
+
     Rivals are the base model alone (base), with fixed examples in the prompt (few-shot), with the training examples
     nearest to the request in the prompt (retrieval), and the adapter in service (serving), if there is one. They answer
-    the skill's held-out examples, or those of --file, which then are in no rival's prompt. Fields are compared as the
-    skill's metrics say; the score is their mean, and an answer that breaks the schema scores 0.
+    the skill's held-out examples, or those of --file; neither these nor near copies of them then are in a rival's
+    prompt, and a warning says how many of them the skill was trained on. Fields are compared as the skill's metrics
+    say; the score is their mean, and an answer that breaks the schema scores 0.
 
     ```bash
     intern eval support-triage
     intern eval support-triage --file fresh-tickets.jsonl
     intern eval support-triage --file fresh-tickets.jsonl --outside other-assistant=its-answers.jsonl
+    intern eval support-triage --outside other-assistant=inputs-with-its-outputs.jsonl
     intern eval support-triage --json | jq '.rivals | map_values(.score)'
     jq -c '{input: .body, output: .label}' tickets.json | intern eval leave --file -
     ```
@@ -58,8 +64,6 @@ def evaluate(
         body: dict[str, Any] = {"skill": skill, "kind": "evaluate"}
         if file is not None:
             body["examples"] = _read(api, skill, file)
-        elif outside:
-            raise InvalidInput("--outside goes with --file: the answers are to its examples.", param="--outside")
         if outside:
             body["outside"] = dict(map(_answers, outside))
         carry_out(api, body, detach=detach, as_json=as_json)

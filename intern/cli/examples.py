@@ -67,8 +67,8 @@ def import_(
 ) -> None:
     """Add examples to a skill; the router learns from them at once.
 
-    Rows with the columns input and output (and id, group, split where wanted) are taken as they are. Of any other
-    layout (OpenAI and ShareGPT conversations, Alpaca, Dolly, question and answer, a spreadsheet) the columns are
+    Rows with the columns input and output (and id, group, person, split where wanted) are taken as they are. Of any
+    other layout (OpenAI and ShareGPT conversations, Alpaca, Dolly, question and answer, a spreadsheet) the columns are
     guessed: the mapping is shown with two rows as they would become, and added after a yes. Where nobody can be asked,
     give --yes or --mapping. Every row is checked before the first one is added.
 
@@ -236,12 +236,15 @@ def _report(answer: dict[str, Any], *, own: bool, mapping: dict[str, Any], as_js
                 "added": answer["added"],
                 **({"same": answer["same"]} if answer["same"] else {}),
                 **skipped,
+                **({"notes": answer["notes"]} if answer["notes"] else {}),
                 **({} if own else {"mapping": mapping}),
             }
         )
         return
     there = f"; {answer['same']} were there already" if answer["same"] else ""
     output.note(f"{answer['added']} examples were added to {answer['skill']}{there}.")
+    for line in answer["notes"]:
+        output.note(line)
     if answer["skipped"]:
         output.note(f"{answer['skipped']} bad rows were left out:")
         for line in _named(answer["problems"]):

@@ -35,6 +35,21 @@ def learn(
     rank: Annotated[int | None, typer.Option(help="Rank of the adapter's matrices.", show_default=False)] = None,
     alpha: Annotated[int | None, typer.Option(help="Strength: updates count alpha / rank.", show_default=False)] = None,
     batch: Annotated[int | None, typer.Option(help="Examples an optimiser step.", show_default=False)] = None,
+    dropout: Annotated[
+        float | None, typer.Option(help="Share of the adapter's inputs left out at random.", show_default=False)
+    ] = None,
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"] | None,
+        typer.Option(help="In which matrices are multiplied; auto: bfloat16 where that is faster.", show_default=False),
+    ] = None,
+    chunk_tokens: Annotated[
+        int | None,
+        typer.Option(help="completion-then-sft: tokens of one piece of a document; 512.", show_default=False),
+    ] = None,
+    beta: Annotated[
+        float | None,
+        typer.Option(help="dpo: the smaller, the further from what the examples made; 0.1.", show_default=False),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.", show_default=False)] = None,
     detach: Detach = False,
     as_json: AsJson = False,
@@ -57,7 +72,7 @@ def learn(
     intern learn support-triage
     intern learn support-triage --no-promote --epochs 2 --rank 8
     intern learn support-triage --growth
-    intern learn policy-answers --recipe completion-then-sft --variant augmented
+    intern learn policy-answers --recipe completion-then-sft --chunk-tokens 256 --variant augmented
     intern learn support-triage --json > verdict.json
     intern runs follow $(intern learn support-triage --detach --json | jq -r .id)
     ```
@@ -68,6 +83,10 @@ def learn(
         "learning_rate": learning_rate,
         "epochs": epochs,
         "batch": batch,
+        "dropout": dropout,
+        "precision": precision,
+        "chunk_tokens": chunk_tokens,
+        "beta": beta,
         "seed": seed,
     }
     numbers = {name: value for name, value in given.items() if value is not None}

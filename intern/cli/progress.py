@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 _WIDTH = 24  # of a sparkline
-_STAYS = {"note", "warning", "dataset", "device", "rows", "adapter", "parity", "rival", "promoted"}
+_STAYS = {"note", "waiting", "warning", "dataset", "device", "rows", "adapter", "parity", "rival", "promoted"}
 
 Event = dict[str, Any]
 

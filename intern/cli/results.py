@@ -26,7 +26,7 @@ Body = Mapping[str, Any]
 def contract(run: Body) -> dict[str, Any]:
     """The object that `learn --json` and `eval --json` print."""
     return {
-        "rivals": {name: _rival(summary) for name, summary in _rivals(run).items()},
+        "rivals": {name: _rival(summary) | _apart(run, name) for name, summary in _rivals(run).items()},
         "verdict": run["decision"],
         "reason": run["reason"],
         "train_seconds": run["train_seconds"],
@@ -48,6 +48,21 @@ def _rival(summary: Body) -> dict[str, Any]:
     }
 
 
+def _apart(run: Body, name: str) -> dict[str, Any]:
+    """The rival's paired difference from what serves, where there was no candidate to compare everybody with."""
+    against = _against(run)
+    if name not in against.get("differences", {}):
+        return {}
+    found = against["differences"][name]
+    interval = found["interval"]
+    of = {"field": against["field"]} if against.get("field") else {}
+    return {"difference": {"from": against["rival"], **of, **_interval(interval), "n": interval["n"], "p": found["p"]}}
+
+
+def _against(run: Body) -> Body:
+    return (run.get("verdict") or {}).get("against") or {}
+
+
 def _interval(interval: Body) -> dict[str, Any]:
     return {bound: interval[bound] for bound in ("mean", "low", "high")}
 
@@ -59,12 +74,20 @@ def show(run: Body) -> None:
     """The rivals' table, the verdict in plain words, and what to do next."""
     rivals = _rivals(run)
     if rivals:
-        columns = ["rival", "score", "95% interval", "valid", "examples", "seconds"]
+        columns = ["rival", "score", "95% interval", "valid", "examples", "prompt tokens", "seconds"]
         output.table(columns, [_row(name, summary) for name, summary in rivals.items()])
         fields = list(dict.fromkeys(field for summary in rivals.values() for field in summary["metrics"]))
         if len(fields) > 1:
             output.table(["field", *rivals], [[field, *_means(field, rivals)] for field in fields])
+        if texts := _text_rows(rivals):
+            output.table(["text field", *rivals], texts)
+        if against := _against(run):
+            called = f"{against['field'] or 'score'} against {against['rival']}"
+            rows = [_difference(name, found) for name, found in against["differences"].items()]
+            output.table([called, "difference", "95% interval", "McNemar p", "better", "worse", "examples"], rows)
     for line in probe_lines(run):
+        output.piece(f"{line}\n")
+    for line in phrase_lines(run):
         output.piece(f"{line}\n")
     for line in verdict_lines(run):
         output.piece(f"{line}\n")
@@ -73,8 +96,29 @@ def show(run: Body) -> None:
 def _row(name: str, summary: Body) -> tuple[str, ...]:
     score = summary["score"]
     bounds = "too few" if score["low"] is None else f"{score['low']:.2f} to {score['high']:.2f}"
-    seconds = f"{summary.get('seconds', 0.0):.2f}"
-    return (name, f"{score['mean']:.3f}", bounds, f"{summary['valid']:.0%}", str(summary["n"]), seconds)
+    seconds = f"{summary['seconds']:.2f}" if summary.get("seconds") else ""  # all answers were remembered
+    tokens = f"{summary['prompt_tokens']:.0f}" if summary.get("prompt_tokens") else ""
+    return (name, f"{score['mean']:.3f}", bounds, f"{summary['valid']:.0%}", str(summary["n"]), tokens, seconds)
+
+
+def _difference(name: str, found: Body) -> tuple[str, ...]:
+    interval = found["interval"]
+    bounds = "too few" if interval["low"] is None else f"{interval['low']:+.3f} to {interval['high']:+.3f}"
+    p = "" if found["p"] is None else f"{found['p']:.2g}"
+    counts = (str(found["wins"]), str(found["losses"]), str(interval["n"]))
+    return (name, f"{interval['mean']:+.3f}", bounds, p, *counts)
+
+
+def _text_rows(rivals: Mapping[str, Body]) -> list[list[str]]:
+    """chrF and token F1, each a row a field: the score is their mean."""
+    found = {name: summary.get("texts") or {} for name, summary in rivals.items()}
+    fields = dict.fromkeys(field for texts in found.values() for field in texts)
+    halves = {"chrf": "chrF", "token_f1": "token F1"}
+    return [
+        [f"{field}, {said}", *(f"{texts[field][half]:.3f}" if field in texts else "" for texts in found.values())]
+        for field in fields
+        for half, said in halves.items()
+    ]
 
 
 def _means(field: str, rivals: Mapping[str, Body]) -> list[str]:
@@ -103,14 +147,25 @@ def probe_lines(run: Body) -> list[str]:
     return [*lines, ""] if lines else []
 
 
+def phrase_lines(run: Body) -> list[str]:
+    """What the candidate, or the adapter in service, says far more often than its training data, a line each."""
+    phrases = (run.get("verdict") or {}).get("phrases") or {}
+    name = "candidate" if run["decision"] else "serving"
+    lines = [
+        f'{name} overuses "{found["text"]}": in {found["outputs"]} of {found["of_outputs"]} answers, '
+        f"{found['training']} of {found['of_training']} training outputs"
+        for found in phrases.get(name, ())[:3]
+    ]
+    return [*lines, ""] if lines else []
+
+
 def verdict_lines(run: Body) -> list[str]:
     """The verdict and what to do next; for a run without one, what there is to say."""
     if run["decision"] is None:
         rivals = _rivals(run)
         if not rivals:
             return [str(run["reason"])] if run["reason"] else []
-        best = max(rivals, key=lambda name: rivals[name]["score"]["mean"])
-        return [f"Highest score: {best}. Intervals that overlap leave open which one is better."]
+        return _measured(run, rivals)
     lines = [HEADLINES.get(run["decision"], str(run["decision"])), str(run["reason"] or "")]
     if run["train_seconds"]:
         lines.append(f"{run['adapter']} was trained in {duration(run['train_seconds'])}.")
@@ -121,6 +176,25 @@ def verdict_lines(run: Body) -> list[str]:
     return [*lines, "", *(f"Next: {step}" for step in next_steps(run))]
 
 
+def _measured(run: Body, rivals: Mapping[str, Body]) -> list[str]:
+    """What a measurement without a candidate says: who is better or worse than what serves, beyond chance."""
+    lines = [f"Highest score: {max(rivals, key=lambda name: rivals[name]['score']['mean'])}."]
+    if against := _against(run):
+        intervals = {name: found["interval"] for name, found in against["differences"].items()}
+        better = [name for name, interval in intervals.items() if (interval["low"] or 0) > 0]
+        worse = [name for name, interval in intervals.items() if (interval["high"] or 0) < 0]
+        open_ = [name for name in intervals if name not in (*better, *worse)]
+        for names, said in ((better, "Better"), (worse, "Worse")):
+            if names:
+                lines.append(f"{said} than {against['rival']}, beyond chance: {', '.join(names)}.")
+        if open_:
+            lines.append(f"No telling from {against['rival']} by these examples: {', '.join(open_)}.")
+        lines.append("Go by the differences, on the examples that both answered: overlapping intervals say nothing.")
+    if seen := (run.get("verdict") or {}).get("trained_on"):
+        lines.append(f"{seen} of these examples, or near copies, were trained on: serving's score says little.")
+    return lines
+
+
 def next_steps(run: Body) -> list[str]:
     """What a person can do now, with the commands to do it."""
     skill, adapter = run["skill"], run["adapter"]
@@ -128,6 +202,8 @@ def next_steps(run: Body) -> list[str]:
     if run["decision"] == "promote":
         if run["serves"]:
             return [f"{adapter} serves. To take it back: intern adapters rollback {skill}", look]
+        if run["stage"] == "promote":
+            return [f"{adapter} served, and something else does now: intern adapters promote {adapter}", look]
         return [f"{adapter} waits for your approval: intern adapters promote {adapter}", look]
     if run["decision"] == "inconclusive":
         collect = ((run.get("verdict") or {}).get("ruling") or {}).get("collect")

@@ -202,20 +202,20 @@ def report(run: RunId, as_json: AsJson = False, home: Home = None, url: Url = No
     """Print a run's report: one HTML page with curves, rivals, and the answers that changed most.
 
     It quotes held-out requests and answers, so it is for people who may read the skill's examples. With --json it is
-    an object with the page under html.
+    the same facts as an object.
 
     ```bash
     intern runs report run_0193f0c2b1d47c3f8a51e6d2c4b7a980 > report.html
-    intern runs report run_0193f0c2b1d47c3f8a51e6d2c4b7a980 --json | jq -r .html > report.html
+    intern runs report run_0193f0c2b1d47c3f8a51e6d2c4b7a980 --json | jq .comparison.regressions
     ```
     """
+    path = f"/api/runs/{segment(run)}/report"
     with connect(home, url, key) as api:
-        page = api.text(f"/api/runs/{segment(run)}/report")
-    if as_json:
-        output.document({"run": run, "html": page})
-    else:
-        sys.stdout.buffer.write(page.encode())
-        sys.stdout.flush()
+        if as_json:
+            output.document(api.get(path, format="json"))
+        else:
+            sys.stdout.buffer.write(api.text(path).encode())
+            sys.stdout.flush()
 
 
 # --- following -------------------------------------------------------------------------------------------------

@@ -68,7 +68,8 @@ def time_left(request: EngineRequest, started: float) -> float | None:
 class EngineInfo(Model):
     """What an engine is. `model` is a name with a content hash where one is known.
 
-    `context` is what one request may fill, prompt and answer together, in tokens.
+    `context` is what one request may fill, prompt and answer together, in tokens. `version` is that of the library that
+    runs the model here, '' where it runs elsewhere: another one may give other answers.
     """
 
     kind: str
@@ -76,6 +77,7 @@ class EngineInfo(Model):
     context: int
     slots: int
     tools: bool = False
+    version: str = ""
 
 
 class Engine(Protocol):

@@ -74,7 +74,9 @@ class LlamaCppEngine:
             self._check_open()
             if self._current is None:
                 self._current = await self._make(self._adapters)
-                self._info = self._info.model_copy(update={"tools": self._current.tools})
+                self._info = self._info.model_copy(
+                    update={"tools": self._current.tools, "version": self._current.version}
+                )
 
     async def close(self) -> None:
         """End every answer, and every server: the one in service, those that are on their way in, those on their way
@@ -318,6 +320,7 @@ class _Server:
             os.environ.setdefault("GOMP_SPINCOUNT", "2000")
         import xllamacpp
 
+        self.version = str(xllamacpp.__version__)  # one of llama.cpp to each of its own
         self.adapters = adapters
         self.users = 0
         self.idle = asyncio.Event()

@@ -18,6 +18,8 @@ from intern.learning.adapters.deployments import Deployments
 from intern.learning.journal import Journal
 from intern.learning.loop.contracts import Parts
 from intern.learning.loop.folder import RunFolder
+from intern.learning.loop.growing import GROWTH
+from intern.learning.loop.judging import Verdict
 from intern.learning.loop.loop import Finished, Loop
 from intern.learning.settled import OUT_OF_REACH, StoreAway, settled, stored
 from intern.learning.train.job import Event
@@ -49,14 +51,16 @@ class Carrying:
         """Carry out the run's work; returns what came of it. `newest` is the run as it is at the time."""
         run = newest()
         if run.decision is not None and await stored(self._went_live, run):
-            await self._journal.tell(run, Event(kind="promoted", stage="promote", text=f"{run.adapter} serves"))
+            if run.stage != GROWTH:  # else that was told
+                await self._journal.tell(run, Event(kind="promoted", stage="promote", text=f"{run.adapter} serves"))
             return {"stage": "promote"}
+        if run.decision is not None and run.stage == GROWTH:  # all but that was done
+            return {"stage": "evaluate"}
         serving = await stored(self._serving, run)
         folder = RunFolder(self._parts.runs_folder / run.id)
         asked = await asyncio.to_thread(folder.asked, needed=bool(run.recipe.get("asked")))
         if run.kind == "learn":
-            asks = {name: bool(run.recipe.get(name)) for name in ("force", "growth")}
-            finished = await loop.learn(serving=serving, **asks)
+            finished = await loop.learn(serving=serving, force=bool(run.recipe.get("force")))
             return await self._conclude(newest, finished, serving, skill)
         if run.kind == "evaluate":
             verdict = await loop.compare(serving=serving, examples=asked.examples, outside=asked.outside)
@@ -68,9 +72,33 @@ class Carrying:
         added = await stored(self._add_examples, run, written.examples)
         refused = Counter(row.reason for row in written.refused)
         reason = f"{added} examples were written from {written.passages} passages; {len(written.refused)} were refused."
+        if written.ended is not None:
+            reason += f" Then the teacher was asked no more: {written.ended}"
+            await self._journal.tell(run, Event(kind="warning", stage="synthesize", text=written.ended))
         numbers = {"added": added, "refused": dict(refused), "failed": written.failed}
         await self._journal.tell(run, Event(kind="written", stage="synthesize", text=reason, numbers=numbers))
         return {"reason": reason}
+
+    async def grow(self, newest: Callable[[], Run], loop: Loop) -> None:
+        """Have the loop say what more examples would bring, after `carry_out`. Whatever that fails with, the verdict
+        stands. Raises StoreAway."""
+        run = newest()
+        try:
+            kept = Verdict.model_validate(await stored(self._verdict, run))
+            if kept.growth is not None:
+                return
+            growth = await loop.grow(kept, parts=bool(run.recipe.get("growth")))
+            if growth is not None:
+                body = kept.model_copy(update={"growth": growth}).model_dump(mode="json")
+                await self._keep(newest(), body, await stored(self._made, run))
+        except (StoreAway, *OUT_OF_REACH):
+            raise
+        except Exception as error:
+            if not isinstance(error, InternError):
+                log.exception("run %s does not say what more examples would bring", run.id)
+            said = error.message if isinstance(error, InternError) else f"{type(error).__name__}."
+            text = f"what more examples would bring is not known: {said}"
+            await self._journal.tell(run, Event(kind="warning", stage=GROWTH, text=text))
 
     async def _conclude(
         self, newest: Callable[[], Run], finished: Finished, judged: Adapter | None, skill: Skill
@@ -137,6 +165,16 @@ class Carrying:
                 return None
             return store.get_adapter(connection, run.team, run.skill, deployment.version)
 
+    def _verdict(self, run: Run) -> Mapping[str, Json] | None:
+        with self._parts.database.connect() as connection:
+            return store.get_verdict(connection, run.team, run.id)
+
+    def _made(self, run: Run) -> Adapter:
+        """The adapter that the run made."""
+        version = int(str(run.adapter).rpartition("@v")[2])
+        with self._parts.database.connect() as connection:
+            return store.get_adapter(connection, run.team, run.skill, version)
+
     def _describe(self, adapter: Adapter, dataset: Dataset, verdict: Mapping[str, Json]) -> None:
         """Write the adapter's model card beside it; no run fails for want of one."""
         from intern.learning.export import card
@@ -170,7 +208,7 @@ class Carrying:
             known = {row.example.id for row in store.collected(connection, run.team, run.skill)}
             new = [example for example in examples if example.id not in known]
             records.add_examples(connection, run.team, run.skill, new)
-        return len(new)
+        return len(examples)  # those that it had added before it was interrupted, too
 
 
 def _promoter(run: Run) -> str:

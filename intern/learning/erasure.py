@@ -1,9 +1,11 @@
 """Deletes an end user's data, or one record, everywhere that the platform keeps it, and says where it had been.
 
-In: a person (the `user` of their requests) or a record's id. Out: `Erased`. Reaches the store (records, reviews,
-utterances, examples, datasets), the files that runs left, and the answers that evaluations remember. A run that is
-working with the data is cancelled, and one that worked with it keeps outcomes of others alone: its checkpoints have
-learned of it. What an adapter has learned cannot be taken out of it: it is named. Knows no HTTP.
+In: a person (the `user` of their requests, the `person` of examples) or a record's id. Out: `Erased`. Reaches the store
+(records, reviews, utterances, examples, datasets), the files that runs left, and the answers that evaluations remember.
+A run that is working with the data is cancelled, and one that worked with it keeps outcomes of others alone: its
+checkpoints have learned of it. What an adapter has learned cannot be taken out of it: it is named. Nor is a skill's
+folder written to, which its owners keep: skills whose folders still hold examples of a person are named too. Knows no
+HTTP.
 
 The files go first: after a crash between the two, the rows are still there to find them by, and asking again ends it.
 """
@@ -22,6 +24,7 @@ from sqlalchemy.engine import Connection
 from intern.errors import InvalidInput
 from intern.learning.learner import Learner
 from intern.learning.parts import WorkspaceParts
+from intern.library import SkillLibrary
 from intern.store import learning as store
 from intern.store import records
 from intern.types import Json, Model
@@ -30,28 +33,40 @@ _GOING = ("queued", "running")  # one that waits has data only where it was resu
 
 
 class Erased(Model):
-    """How many rows of what are gone; the datasets that held some of it, the adapters trained on those, and the runs
-    that were cancelled because they worked with it."""
+    """How many rows of what are gone; the datasets that held some of it, the adapters trained on those, the runs that
+    were cancelled because they worked with it, and the skills whose folders have examples of the person."""
 
     counts: Mapping[str, int] = {}
     datasets: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ()  # skill@vN
     cancelled: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
 
 
 class Erasure:
     """Deletion in one workspace."""
 
-    def __init__(self, parts: WorkspaceParts, learner: Learner, flush: Callable[[], None]) -> None:
+    def __init__(
+        self, parts: WorkspaceParts, learner: Learner, library: SkillLibrary, flush: Callable[[], None]
+    ) -> None:
         self._parts = parts
         self._learner = learner
+        self._library = library
         self._flush = flush  # writes the records that are still on their way to the store
 
     async def person(self, team: str, person: str) -> Erased:
         """Delete everything kept of an end user. Raises StoreFailure, OSError."""
-        return await self._erase(
-            team, lambda connection: records.delete_person(connection, team, person), person=person
+        named = {
+            skill.name: ids
+            for skill in self._library.all(team)
+            if (ids := tuple(example.id for example in skill.examples if example.person == person))
+        }
+        erased = await self._erase(
+            team,
+            lambda connection: records.delete_person(connection, team, person),
+            store.Whose(person=person, folders=named),
         )
+        return erased.model_copy(update={"folders": tuple(named)})
 
     async def record(self, team: str, record: str) -> Erased:
         """Delete a record with everything made from it. Raises NotFound, StoreFailure, OSError."""
@@ -60,23 +75,16 @@ class Erasure:
             records.delete_record(connection, team, record)
             return {}
 
-        return await self._erase(team, delete, record=record)
+        return await self._erase(team, delete, store.Whose(record=record))
 
-    async def _erase(
-        self,
-        team: str,
-        delete: Callable[[Connection], dict[str, int]],
-        *,
-        person: str | None = None,
-        record: str | None = None,
-    ) -> Erased:
+    async def _erase(self, team: str, delete: Callable[[Connection], dict[str, int]], whose: store.Whose) -> Erased:
         def rows(delete: Callable[[Connection], dict[str, int]]) -> tuple[dict[str, int], store.Reached, store.Traces]:
             with self._parts.database.begin() as connection:
-                there = store.traces(connection, team, person=person, record=record)
-                return delete(connection), store.erase(connection, team, person=person, record=record), there
+                there = store.traces(connection, team, whose)
+                return delete(connection), store.erase(connection, team, whose), there
 
         await asyncio.to_thread(self._flush)
-        traces = await asyncio.to_thread(self._traces, team, person, record)
+        traces = await asyncio.to_thread(self._traces, team, whose)
         cancelled = await self._end_runs(team, traces)
         await asyncio.to_thread(self._clean, team, traces)
         counts, reached, there = await asyncio.to_thread(rows, delete)
@@ -92,9 +100,9 @@ class Erasure:
         ended = tuple(dict.fromkeys(cancelled))
         return Erased(counts=counts, datasets=reached.datasets, adapters=reached.adapters, cancelled=ended)
 
-    def _traces(self, team: str, person: str | None, record: str | None) -> store.Traces:
+    def _traces(self, team: str, whose: store.Whose) -> store.Traces:
         with self._parts.database.connect() as connection:
-            return store.traces(connection, team, person=person, record=record)
+            return store.traces(connection, team, whose)
 
     async def _end_runs(self, team: str, traces: store.Traces) -> list[str]:
         """Cancel what works with the data: runs on its datasets, and runs that are collecting examples."""

@@ -2,8 +2,9 @@
 
 In: requests for runs, from people or from `triggers.py`. Out: runs and events in the store, deployments changed. A run
 that was interrupted by the end of the process goes on when the workspace is opened again: its training from the
-last checkpoint. One that failed does so when somebody asks for it. Of several processes on one database one carries out
-the runs, whoever of them was asked; the others wait until it is gone. Knows nothing of HTTP.
+last checkpoint. One that failed does so when somebody asks for it. One that nobody asked for is ended when the hours of
+the week are used up (`budget.py`). Of several processes on one database one carries out the runs, whoever of them was
+asked; the others wait until it is gone. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -11,20 +12,34 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 
-from intern.errors import Conflict, InternError, InvalidInput, TrainingFailed
+from intern.errors import (
+    Conflict,
+    DeadlineExceeded,
+    EngineFailure,
+    EngineUnavailable,
+    InternError,
+    InvalidInput,
+    ModelUnavailable,
+    Overloaded,
+    StoreFailure,
+    TrainingFailed,
+)
 from intern.learning.adapters.deployments import Deployments
+from intern.learning.budget import Budget, by_hand, by_itself
 from intern.learning.carrying import Carrying
 from intern.learning.journal import ENDED, Journal
 from intern.learning.leftovers import Leftovers, nothing_left
 from intern.learning.loop.contracts import Parts
 from intern.learning.loop.folder import Asked as Asked
 from intern.learning.loop.folder import RunFolder
+from intern.learning.loop.growing import GROWTH
 from intern.learning.loop.loop import Loop
-from intern.learning.settled import OUT_OF_REACH, StoreAway, settled, stored
+from intern.learning.settled import OUT_OF_REACH, StoreAway, StoreFull, settled, stored, went_away
 from intern.learning.train.job import Event
 from intern.learning.train.process import Clock
 from intern.learning.train.recipe import Recipe
@@ -39,6 +54,16 @@ MOST_TAKEN_UP = 3  # times that a run is taken up after the server ended, or los
 _REST_SECONDS = 30.0
 _END_SECONDS = 60.0
 _SAVED_SECONDS = 30.0  # between two times that a run's seconds are kept
+# What may be gone after a while: a full disk, too little memory, an engine or a model that could not be had.
+_PASSING = (
+    StoreFailure,
+    TrainingFailed,
+    EngineFailure,
+    EngineUnavailable,
+    ModelUnavailable,
+    Overloaded,
+    DeadlineExceeded,
+)
 _ASKS = ("force", "promote", "growth", "asked")  # what stands beside the numbers in a run's recipe
 
 
@@ -51,11 +76,14 @@ class Learner:
         library: SkillLibrary,
         deployments: Deployments,
         *,
+        hours: float = math.inf,
         loop: Callable[..., Loop] = Loop,
         look: float = LOOK_SECONDS,
     ) -> None:
+        """`hours` within seven days are for runs that nobody asked for; all runs count."""
         self._parts = parts
         self._leftovers = Leftovers(parts)
+        self._budget = Budget(parts.database, hours)
         self._loop = loop
         self._look = look
         self._library = library
@@ -65,7 +93,12 @@ class Learner:
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._current: tuple[Run, asyncio.Task[None]] | None = None
+        self._began = 0.0  # when the run that goes on was begun or taken up here, by time.monotonic
+        self._left = 0.0  # seconds that it may take
+        self._waits = False  # for the training of another workspace, which costs this one no hours
+        self._waited = 0.0  # seconds
         self._asked_to_end: set[str] = set()
+        self._over_budget: set[str] = set()
         self._choosing = asyncio.Lock()  # of the next run; a run is not cancelled while it is chosen
 
     def start(self) -> None:
@@ -156,9 +189,10 @@ class Learner:
                 await self._end(found)
             return await self._journal.get(team, run)
 
-    async def resume(self, team: str, run: str) -> Run:
+    async def resume(self, team: str, run: str, *, by: str = "") -> Run:
         """Queue a training that failed: it goes on from its last checkpoint, or judges the adapter that it stored. The
-        skill is taken as it is then, but for its schema, as for a run that was interrupted.
+        skill is taken as it is then, but for its schema, as for a run that was interrupted. `by` is said by whoever is
+        no person.
 
         Raises NotFound, also when its skill is gone; InvalidInput when it did not fail, or left nothing to go on with;
         Conflict while a run of the skill waits or goes on, when base model or schema are others by now, when examples
@@ -171,7 +205,8 @@ class Learner:
             skill = self._library.get(team, found.skill)
             await asyncio.to_thread(self._leftovers.check, found, skill)
             await asyncio.to_thread(self._leftovers.folder(found).put_down)
-            back = found.model_copy(update={"state": "queued", "reason": None, "ended": None})
+            anew = {"state": "queued", "reason": None, "ended": None, "passing": False}
+            back = found.model_copy(update={**anew, "started_by": by or by_hand(found)})
             await self._journal.put_back(back)
         self._wake.set()
         return back
@@ -245,7 +280,8 @@ class Learner:
                     await asyncio.gather(self._current[1], return_exceptions=True)
                 raise
             except (StoreAway, *OUT_OF_REACH) as error:
-                log.error("the database is out of reach; runs go on when it is back: %s", type(error).__name__)
+                away = error if isinstance(error, StoreAway) else went_away(error)
+                log.error("runs rest for a while: %s", away.message)
                 await asyncio.sleep(_REST_SECONDS)
             except Exception:
                 log.exception("the learning half stumbled; it looks again in a while")
@@ -253,6 +289,7 @@ class Learner:
             finally:
                 if self._current is not None:
                     self._asked_to_end.discard(self._current[0].id)
+                    self._over_budget.discard(self._current[0].id)
                 self._current = None
 
     async def _woken(self) -> None:
@@ -266,21 +303,33 @@ class Learner:
         async with self._choosing:
             if (run := await self._journal.next()) is None:
                 return None
+            self._began, self._left = time.monotonic(), 0.0
+            self._waits, self._waited = False, 0.0
             self._current = (run, asyncio.create_task(self._carry_out(run)))
             return self._current[1]
 
     async def _attend(self, task: asyncio.Task[None]) -> None:
-        """Wait for a run's end. It ends here, too, when another process cancelled it, or carries out runs by now."""
+        """Wait for a run's end. It ends here, too, when another process cancelled it, or carries out runs by now, and
+        when nobody asked for it and the week's hours are used up."""
         assert self._current is not None
         run = self._current[0]
         while not (await asyncio.wait({task}, timeout=self._look))[0]:
             try:
                 ours = await settled(self._turn.take)
-                cancelled = (await self._journal.get(run.team, run.id)).state == "cancelled"
+                found = await self._journal.get(run.team, run.id)
+                cancelled = found.state == "cancelled"
+                over = found.decision is None and await self._is_over_budget(run)
+                if over:  # a verdict may have come meanwhile
+                    over = (await self._journal.get(run.team, run.id)).decision is None
             except OUT_OF_REACH:  # its own writes will find out
                 continue
             if run.id in self._asked_to_end:  # it is ending
                 continue
+            if over and ours and not cancelled:
+                self._over_budget.add(run.id)
+                task.cancel()
+                await asyncio.wait({task})
+                return
             if cancelled:
                 self._asked_to_end.add(run.id)
             elif not ours:
@@ -294,12 +343,21 @@ class Learner:
                     await self._end(found)
                 await settled(self.clear, found)
 
+    async def _is_over_budget(self, run: Run) -> bool:
+        """Whether a run that nobody asked for has taken what was left of the week's hours."""
+        if not by_itself(run) or self._waits:
+            return False
+        took = run.wall_seconds + time.monotonic() - self._began - self._waited
+        if took > self._left:  # meanwhile it can only have become more: what other runs took is a week ago
+            self._left = await asyncio.to_thread(self._budget.left, but=run.id)
+        return took > self._left
+
     async def _carry_out(self, run: Run) -> None:
         """Carry out a run to its end. Raises CancelledError when it is left as it is, StoreAway."""
         folder = self._leftovers.folder(run)
         try:
             run = await self._through(run, folder)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, StoreFull):
             folder.put_down()
             raise
         finally:
@@ -309,13 +367,20 @@ class Learner:
     async def _through(self, run: Run, folder: RunFolder) -> Run:
         """The run as it ended."""
         clock = Clock(run.spent_seconds)
-        saved = time.monotonic()
+        began = saved = time.monotonic()
+        before = run.wall_seconds
+        loops = False  # it was taken up, and ended the server, again and again
         resumed = run.state == "queued" and run.dataset is not None
         run = run.model_copy(update={"state": "running"})
+
+        def wall() -> float:
+            return round(before + time.monotonic() - began - self._waited, 2)
 
         async def tell(event: Event) -> None:
             nonlocal run, saved
             clock.see(event)
+            self._waits = event.kind == "waiting"
+            self._waited += event.numbers.get("waited", 0.0)
             known = {
                 "stage": event.stage if event.kind == "stage" and event.stage else run.stage,
                 "dataset": event.numbers.get("dataset", run.dataset),
@@ -323,7 +388,8 @@ class Learner:
                 "train_seconds": event.numbers.get("train_seconds", run.train_seconds),
             }
             news = any(getattr(run, name) != value for name, value in known.items())
-            run = run.model_copy(update={**known, "spent_seconds": round(clock.total, 2)})
+            seconds = {"spent_seconds": round(clock.total, 2), "wall_seconds": wall()}
+            run = run.model_copy(update={**known, **seconds})
             if news or time.monotonic() - saved > _SAVED_SECONDS:
                 saved = time.monotonic()
                 await self._going(run)
@@ -331,7 +397,8 @@ class Learner:
 
         try:
             await self._going(run)
-            if await asyncio.to_thread(folder.begin) > 1 + MOST_TAKEN_UP:
+            loops = await asyncio.to_thread(folder.begin) > 1 + MOST_TAKEN_UP
+            if loops and run.stage != GROWTH:
                 raise TrainingFailed(
                     f"It was taken up {MOST_TAKEN_UP} times: each time the server ended in the middle of it, or lost "
                     "its database. If the machine ran out of memory, start it again with shorter examples."
@@ -344,28 +411,38 @@ class Learner:
             numbers = {name: value for name, value in run.recipe.items() if name not in _ASKS}
             loop = self._loop(self._parts, skill, run, Recipe.model_validate(numbers), tell)
             ended = await self._carrying.carry_out(lambda: run, loop, skill)
-            run = run.model_copy(update={**ended, "state": "done", "ended": now()})
+            run = concluded = run.model_copy(update=ended)
+            if loops:
+                text = "what more examples would bring is not known: the server ended in the middle of it, each time"
+                await self._journal.tell(run, Event(kind="warning", stage=GROWTH, text=text))
+            elif run.kind == "learn":
+                await self._carrying.grow(lambda: run, loop)
+            run = run.model_copy(update={"stage": concluded.stage, "state": "done"})
         except asyncio.CancelledError:
-            if run.id not in self._asked_to_end:
+            if run.id not in self._asked_to_end | self._over_budget:
                 raise
-            run = run.model_copy(update={"state": "cancelled", "reason": "cancelled", "ended": now()})
+            run = run.model_copy(update=await self._cut_off(run, folder))
         except StoreAway:
             raise
         except OUT_OF_REACH as error:
-            raise StoreAway(f"The database was out of reach: {type(error).__name__}.") from error
-        except InternError as error:
-            run = run.model_copy(update={"state": "failed", "reason": error.message, "ended": now()})
+            raise went_away(error) from error
+        except Exception as error:
+            reason, passing = _why(error, run)
             if isinstance(error, TrainingFailed) and error.final:
                 folder.give_up()
-        except Exception as error:
-            log.exception("run %s failed", run.id)
-            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-            reason = "The disk is full." if full else f"{type(error).__name__}; the log says more"
-            run = run.model_copy(update={"state": "failed", "reason": reason, "ended": now()})
+            run = run.model_copy(update={"state": "failed", "reason": reason, "passing": passing and not loops})
+        run = run.model_copy(update={"wall_seconds": wall(), "ended": now()})
         last = Event(kind=run.state, text=run.reason or "", numbers={"decision": run.decision})
         await self._journal.tell(run, last)
         await self._journal.save(run)
         return run
+
+    async def _cut_off(self, run: Run, folder: RunFolder) -> dict[str, Json]:
+        """What becomes of a run that was ended: by somebody, or since the week's hours are used up."""
+        if run.id in self._asked_to_end:
+            return {"state": "cancelled", "reason": run.reason or "cancelled"}
+        reason = self._budget.used_up(run, resumable=await asyncio.to_thread(lambda: folder.resumable))
+        return {"state": "failed", "reason": reason, "passing": True}
 
     async def _going(self, run: Run) -> None:
         """Keep a run that goes on. Raises CancelledError when another process ended it."""
@@ -380,3 +457,13 @@ class Learner:
     def _give_up(self, run: Run) -> None:
         self._asked_to_end.add(run.id)
         raise asyncio.CancelledError
+
+
+def _why(error: Exception, run: Run) -> tuple[str, bool]:
+    """Why a run failed, for people, and whether that may pass."""
+    if isinstance(error, InternError):
+        return error.message, isinstance(error, _PASSING) and not (isinstance(error, TrainingFailed) and error.final)
+    log.exception("run %s failed", run.id)
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    reason = "The disk is full." if full else f"{type(error).__name__}; the log says more"
+    return reason, isinstance(error, OSError | MemoryError)

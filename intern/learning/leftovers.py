@@ -2,20 +2,23 @@
 
 In: runs, as the store has them. Out: `Leftovers`. A training that failed keeps its work until a later one of its skill
 is done, or keeps work of its own, or until somebody gives it up; of all other runs that have ended only outcomes stay.
-Knows nothing of how runs are carried out.
+What a killed process left half made elsewhere goes too: adapters, base models. Knows nothing of how runs are carried
+out.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy.engine import Connection
 
 from intern.errors import Conflict, InvalidInput
+from intern.learning.adapters import adapter as adapters
 from intern.learning.journal import ENDED
 from intern.learning.loop.contracts import Parts
 from intern.learning.loop.folder import RunFolder
+from intern.learning.train.disk import sweep_unpacked
 from intern.skill import Skill
 from intern.store import learning as store
 from intern.types import Run, RunKind
@@ -83,13 +86,14 @@ class Leftovers:
 
     def sweep(self) -> None:
         """Remove what runs that have ended keep, but for the last training of each skill that failed and can go on:
-        also what a process that was killed had no time to."""
+        also what a process that was killed had no time to. Only for who carries out the runs."""
         try:
             there = {place.name for place in self._parts.runs_folder.iterdir()}
         except FileNotFoundError:
             return
         past: set[tuple[str, str]] = set()  # skills that have a later training: nobody needs to go on with one before
-        for run in self._ended():
+        ended = self._ended()
+        for run in ended:
             skill = (run.team, run.skill)
             keeps = skill not in past and self.resumable(run)
             if keeps or (run.kind == "learn" and run.state == "done"):
@@ -99,6 +103,20 @@ class Leftovers:
                     self.folder(run).clear()
                 except OSError:
                     log.exception("what the run %s left cannot be removed", run.id)
+        self._sweep_half_made(ended)
+
+    def _sweep_half_made(self, ended: Sequence[Run]) -> None:
+        """Adapters and base models that a killed process was writing, and adapters of ended runs without a row."""
+        try:
+            with self._parts.database.connect() as connection:
+                known = [row for team in {run.team for run in ended} for row in store.list_adapters(connection, team)]
+            runs = {run.id: run.ended for run in ended if run.ended is not None}
+            named = {row.digest for row in known}
+            if swept := adapters.sweep(self._parts.adapters_folder, runs=runs, named=named):
+                log.info("%d adapters were removed that a run had not finished storing", swept)
+            sweep_unpacked(self._parts.cache)
+        except OSError:
+            log.exception("what a run left half made cannot be removed")
 
     def _ended(self, team: str | None = None, skill: str | None = None) -> list[Run]:
         """Runs that have ended, the newest first; one that another process is ending has not yet."""

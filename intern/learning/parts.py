@@ -23,16 +23,18 @@ from intern.skill import Skill
 from intern.types import Example, Message, Passage
 
 if TYPE_CHECKING:
+    from intern.learning.privacy.documents import Documents, Source
     from intern.learning.privacy.recognition import Recognition
+    from intern.learning.privacy.redact import Redactor
 
 Retrieve = Callable[[str, str, Sequence[Message], int], Sequence[Passage]]
-Texts = Callable[[str, str], list[str]]
+Sources = Callable[[str, str], "Sequence[Source]"]
 Passages = Callable[[str, str], list[Passage]]
 
 
 class WorkspaceParts:
-    """`retrieve` takes team, skill, conversation and limit and blocks; `texts` gives a skill's documents, `passages`
-    their passages."""
+    """`retrieve` takes team, skill, conversation and limit and blocks; `sources` gives a skill's documents,
+    `passages` their passages."""
 
     def __init__(
         self,
@@ -43,7 +45,7 @@ class WorkspaceParts:
         threads: int,
         embedder: Callable[[], Embedder],
         retrieve: Retrieve,
-        texts: Texts,
+        sources: Sources,
         passages: Passages,
     ) -> None:
         self._settings = settings
@@ -52,9 +54,10 @@ class WorkspaceParts:
         self._threads = threads
         self._embedder = embedder
         self._retrieve = retrieve
-        self._texts = texts
+        self._sources = sources
         self._passages = passages
         self._recognition: Recognition | None = None
+        self._documents: dict[tuple[str, str], Documents] = {}
         self._memories: dict[tuple[str, str], AnswerMemory] = {}
         self._guard = threading.Lock()
 
@@ -83,21 +86,35 @@ class WorkspaceParts:
         )
 
     def redacts(self, team: str, skill: Skill) -> Redacts:
-        from intern.learning.privacy.recognition import Recognition
-        from intern.learning.privacy.redact import Redactor
-
-        if self._recognition is None:
-            self._recognition = Recognition(model=self._settings.redaction_model)
-        redactor = Redactor(self._recognition)
-        # What instructions and documents state is nobody's secret: a hotline stays what it is.
-        keep = redactor.stated([skill.spec.instructions, *self._texts(team, skill.name)])
-        redact = redactor.for_schema(skill.schema, keep)
+        keep = self._keep(team, skill, self._sources(team, skill.name))
+        redact = self._redactor().for_schema(skill.schema, keep)
         invented = skill.spec.learning.redact == "collected"
 
         def without(example: Example) -> tuple[Example, str | None]:
             return (example, None) if invented and example.provenance == "folder" else redact(example)
 
         return without
+
+    def _keep(self, team: str, skill: Skill, sources: Sequence[Source]) -> frozenset[str]:
+        """What instructions and the owners' documents state is nobody's secret: a hotline stays what it is."""
+        redactor = self._redactor()
+        return redactor.stated([skill.spec.instructions]) | self._documents_of(team, skill).stated(sources)
+
+    def _documents_of(self, team: str, skill: Skill) -> Documents:
+        from intern.learning.privacy.documents import Documents
+
+        redactor = self._redactor()
+        with self._guard:
+            return self._documents.setdefault((team, skill.name), Documents(redactor))
+
+    def _redactor(self) -> Redactor:
+        from intern.learning.privacy.recognition import Recognition
+        from intern.learning.privacy.redact import Redactor
+
+        with self._guard:
+            if self._recognition is None:
+                self._recognition = Recognition(model=self._settings.redaction_model)
+        return Redactor(self._recognition)
 
     def close(self) -> None:
         """End the process that looks for personal data."""
@@ -117,8 +134,9 @@ class WorkspaceParts:
 
         return retrieve
 
-    def texts(self, team: str, skill: str) -> list[str]:
-        return self._texts(team, skill)
+    def texts(self, team: str, skill: Skill) -> tuple[list[str], int]:
+        sources = self._sources(team, skill.name)
+        return self._documents_of(team, skill).freed(sources, self._keep(team, skill, sources))
 
     def passages(self, team: str, skill: str) -> list[Passage]:
         return self._passages(team, skill)

@@ -2,7 +2,7 @@
 
 In: a function and its arguments. Out: what it returns. A write that a cancelled run had begun would come late
 otherwise, after somebody was told that the run has ended. `stored` also waits for a database that is out of reach for a
-moment, so that one lost connection does not cost a training of hours.
+moment, or whose disk is full, so that neither costs a training of hours.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from intern.errors import StoreFailure
+from intern.store.engine import refused_by_disk
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,10 @@ P = ParamSpec("P")
 
 class StoreAway(StoreFailure):
     """The database stayed out of reach. What was going on can be taken up when it is back."""
+
+
+class StoreFull(StoreAway):
+    """The database is there and its disk takes nothing. What was going on can be taken up when there is room."""
 
 
 async def settled(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
@@ -47,20 +52,29 @@ async def settled(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -
 
 
 async def stored(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """As `settled`, for work in the database: done again while that is out of reach, for PATIENCE seconds.
+    """As `settled`, for work in the database: done again for PATIENCE seconds while that is out of reach, or its disk
+    full.
 
     `work` must be such that doing it twice comes to the same, since the connection may be lost after it was committed.
-    Raises StoreAway, and what `work` raises.
+    Raises StoreAway, StoreFull, and what `work` raises.
     """
     waited, wait = 0.0, _FIRST_WAIT
     while True:
         try:
             return await settled(work, *arguments, **named)
         except OUT_OF_REACH as error:
-            reason = f"{type(error).__name__}: {error.__cause__ or error}"[:300]
+            away = went_away(error)
             if waited >= PATIENCE:
-                raise StoreAway(f"The database is out of reach, for {waited:.0f} s by now ({reason}).") from error
-            log.warning("the database is out of reach, trying again in %.1f s: %s", wait, reason)
+                raise away from error
+            log.warning("%s Trying again in %.1f s.", away.message, wait)
         await asyncio.sleep(wait)
         waited += wait
         wait = min(wait * 2, _LONGEST_WAIT)
+
+
+def went_away(error: Exception) -> StoreAway:
+    """What one of OUT_OF_REACH means: a full disk is for people to clear, anything else may pass."""
+    if (refused := refused_by_disk(error)) is not None:
+        return StoreFull(f"The database's disk refuses it: {refused}. Make room there; what waits then goes on.")
+    reason = f"{type(error).__name__}: {error.__cause__ or error}"[:300]
+    return StoreAway(f"The database is out of reach ({reason}).")

@@ -1,70 +1,66 @@
 """Examples written from a skill's documents by a teacher model, and the filters that they must pass.
 
 In: passages, a teacher engine, the examples that there are. Out: examples tied to their passage, and the refused ones
-with the reason. A teacher invents: what it writes counts only if it quotes its passage, says nothing that is not there,
-asks what retrieval answers with that passage again (round-trip consistency, Alberti et al., arXiv 1906.05416), repeats
-nothing, and no document has more than its share.
+with the reason. A teacher invents: what it writes counts only if it quotes its passage, says nothing that is not there
+(`teaching/grounding.py`), asks what retrieval answers with that passage again (round-trip consistency, Alberti et al.,
+arXiv 1906.05416), repeats nothing, and neither a document nor a value of the first enumerated field has more than its
+share. What was read is kept in a file, passage by passage, so that nothing is asked twice after an interruption.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from pathlib import Path
 
-from intern.engines.base import Engine, EngineRequest
-from intern.errors import EngineFailure, InternError
-from intern.learning.examples.duplicates import find_copies
+from intern.engines.base import Engine
+from intern.errors import InternError
+from intern.learning.examples.duplicates import find_copies, words
+from intern.learning.examples.readiness import enumerated
 from intern.learning.examples.rows import Retrieves, conversation_of
 from intern.learning.judging.evaluate import generate
-from intern.prompt import show
-from intern.schema import OutputSchema, parse_json
+from intern.learning.settled import settled
+from intern.learning.teaching import grounding
+from intern.learning.teaching.asking import Formless, pairs_of, request_for
+from intern.learning.teaching.reading import Reading, Readings
+from intern.learning.teaching.reading import Refused as Refused
 from intern.skill import Skill
 from intern.store.records import has_nul
-from intern.types import Example, Json, Message, Model, Passage, Sampling
+from intern.types import Example, Json, Model, Passage
 
-A_PASSAGE = 3  # pairs asked of one passage
-GROUNDED = 0.6  # least share of an answer's content words that stand in its passage or request
 NEAR = 0.7  # word Jaccard from which two requests are copies
-_TOKENS = 1_000
-_WORD = re.compile(r"\w+")
-_LEAST = 3  # letters of a content word
-
-_TASK = """You write training examples for an assistant. Its instructions:
----
-{instructions}
----
-Below is one passage of the documents that it answers from. Write {count} requests that different people could really
-send and that this passage answers, each worded in its own way, without naming the passage. For each give the output
-that the assistant must give, exactly in its form, and a quote: the words of the passage, copied letter by letter, that
-the output rests on. Use nothing but the passage. Answer with JSON: {{"examples": [{{"input", "output", "quote"}}]}}."""
-
-
-class Refused(Model):
-    """A pair that the teacher wrote and that does not count."""
-
-    input: str
-    reason: str  # no_form, no_quote, not_grounded, not_found, copy, share
-    detail: str = ""
+DEAD = 3  # passages in a row without an answer, after which the teacher is not asked any more
+MUTE = 10  # the same for answers in another form than asked for: a weak teacher may have a bad stretch
+_QUOTED = 4  # least words of a quote
 
 
 class Synthesized(Model):
     examples: tuple[Example, ...]
     refused: tuple[Refused, ...]
-    passages: int
+    passages: int  # read, also by an earlier life of the run
     failed: int = 0  # passages at which the teacher failed
+    ended: str | None = None  # why it was given up before the last passage; what it had written counts
 
 
 class Synthesis:
-    """One skill's documents before a teacher."""
+    """One skill's documents before a teacher. `file`: where what was read is kept, and found again."""
 
-    def __init__(self, skill: Skill, teacher: Engine, retrieve: Retrieves, *, existing: Sequence[Example] = ()) -> None:
+    def __init__(
+        self,
+        skill: Skill,
+        teacher: Engine,
+        retrieve: Retrieves,
+        *,
+        existing: Sequence[Example] = (),
+        file: Path | None = None,
+    ) -> None:
         self._skill = skill
         self._teacher = teacher
         self._retrieve = retrieve
         self._existing = existing
+        self._readings = Readings(file)
         self._refused: list[Refused] = []
 
     async def write(
@@ -76,53 +72,80 @@ class Synthesis:
     ) -> Synthesized:
         """Examples from `passages`, in an order that visits every document early, until there are `most` (0: no limit).
 
-        `tell` gets (passages read, passages, examples so far). Raises the engine's error when the teacher fails at
-        each of the first three passages; a single failure is counted.
+        `tell` gets (passages read, passages, examples so far). A teacher that fails at DEAD passages in a row, or gives
+        MUTE answers in a row without the form, is asked no more, and neither is one whose answers cannot be kept any
+        more. Raises its error when it has answered at none of the passages till then, or of the first DEAD;
+        StoreFailure when not even the first answer can be kept.
         """
         ordered = by_turns(passages)
+        known = await settled(self._readings.known)
+        again: set[str] = set()  # ids of examples that an earlier life of the run found
         found: list[Example] = []
-        failed = read = 0
-        for read, passage in enumerate(ordered, 1):
-            try:
-                written = await self._asked(passage)
-            except InternError:
-                failed += 1
-                if failed == read >= min(3, len(ordered)):
-                    raise
-                continue
-            found += [example for pair in written if (example := await self._checked(pair, passage)) is not None]
+        failures: list[InternError] = []  # since the last answer
+        failed = answered = 0
+        ended: str | None = None
+        for place, passage in enumerate(ordered, 1):
+            if (read := known.get(passage.id)) is not None:
+                again |= {example.id for example in read.examples}
+            else:
+                try:
+                    written = await self._asked(passage)
+                except InternError as error:
+                    failed += 1
+                    failures.append(error)
+                    if not answered and len(failures) >= min(DEAD, len(ordered)):
+                        raise
+                    if _given_up(failures):
+                        break
+                    continue
+                try:
+                    read = await self._looked_at(written, passage)
+                except InternError as error:  # the disk is full, for one: what there is by now was paid for
+                    if not answered:
+                        raise
+                    ended = error.message
+                    break
+                failures.clear()
+            answered += 1
+            found += [example for example in read.examples if self._form(example.output) is None]
+            self._refused += read.refused
             if tell is not None:
-                await tell(read, len(ordered), len(found))
+                await tell(place, len(ordered), len(found))
             if most and len(found) >= 1.3 * most:  # some will prove to be copies
                 break
-        kept = self._balanced(self._new(found))
+        kept = self._balanced(self._new(found, again))
         return Synthesized(
-            examples=tuple(kept[:most] if most else kept), refused=tuple(self._refused), passages=read, failed=failed
+            examples=tuple(kept[:most] if most else kept),
+            refused=tuple(self._refused),
+            passages=answered + failed,
+            failed=failed,
+            ended=ended or (failures[-1].message if _given_up(failures) else None),
         )
 
     async def _asked(self, passage: Passage) -> list[Mapping[str, Json]]:
-        task = _TASK.format(instructions=self._skill.spec.instructions.strip(), count=A_PASSAGE)
-        request = EngineRequest(
-            messages=(Message(role="system", content=task), Message(role="user", content=show(passage))),
-            sampling=Sampling(temperature=0.7, max_tokens=_TOKENS, seed=int(_hash(passage.id)[:7], 16)),
-            schema_=_pairs_schema(self._skill.schema),
-        )
-        text = (await generate(self._teacher, request)).text
-        value, problems = parse_json(text)
-        pairs = value.get("examples") if isinstance(value, dict) else None
-        if problems or not isinstance(pairs, list):
-            raise EngineFailure("The teacher did not answer in the form that it was asked for.")
-        return [pair for pair in pairs if isinstance(pair, dict)]
+        request = request_for(self._skill, passage, seed=int(_hash(passage.id)[:7], 16))
+        return pairs_of((await generate(self._teacher, request)).text)
 
-    async def _checked(self, pair: Mapping[str, Json], passage: Passage) -> Example | None:
-        """The pair as an example, or None with the reason noted."""
+    async def _looked_at(self, written: Sequence[Mapping[str, Json]], passage: Passage) -> Reading:
+        """Which of a passage's pairs count, kept in the file before anything else is asked."""
+        examples, refused = [], []
+        for pair in written:
+            checked = await self._checked(pair, passage)
+            if isinstance(checked, Example):
+                examples.append(checked)
+            else:
+                refused.append(checked)
+        read = Reading(passage=passage.id, examples=tuple(examples), refused=tuple(refused))
+        await settled(self._readings.add, read)
+        return read
+
+    async def _checked(self, pair: Mapping[str, Json], passage: Passage) -> Example | Refused:
+        """The pair as an example, or why it is none."""
         asked = pair.get("input")
         if not isinstance(asked, str) or len(asked.split()) < 3:
-            self._refuse(str(asked), "no_form", "the request is no sentence")
-            return None
+            return _refused(str(asked), "no_form", "the request is no sentence")
         if problem := self._problem(pair, asked, passage):
-            self._refuse(asked, *problem)
-            return None
+            return _refused(asked, *problem)
         example = Example(
             id=f"syn-{_hash(passage.id, asked)[:16]}",
             input=asked.strip(),
@@ -135,8 +158,7 @@ class Synthesis:
         if self._skill.spec.retrieval.enabled:
             shown = await self._retrieve(self._skill, conversation_of(example))
             if passage.id not in {p.id for p in shown}:
-                self._refuse(asked, "not_found", "retrieval does not find the passage with this request")
-                return None
+                return _refused(asked, "not_found", "retrieval does not find the passage with this request")
         return example
 
     def _problem(self, pair: Mapping[str, Json], asked: str, passage: Passage) -> tuple[str, str] | None:
@@ -146,10 +168,17 @@ class Synthesis:
             return "no_form", "it holds a NUL character"
         if problem := self._form(output):
             return "no_form", problem
-        if not isinstance(quote, str) or len(quote) < 8 or _plain(quote) not in _plain(passage.text):
+        if not isinstance(quote, str) or not words(quote) or _plain(quote) not in _plain(passage.text):
             return "no_quote", "its quote does not stand in the passage"
-        if (share := grounded(output, f"{passage.text} {passage.heading} {asked}", self._free())) < GROUNDED:
-            return "not_grounded", f"only {share:.0%} of its words stand in the passage"
+        if len(words(quote)) < min(_QUOTED, len(words(passage.text))):
+            return "no_quote", f"its quote has fewer than {_QUOTED} words"
+        schema, free = self._skill.schema, self._free()
+        text = f"{passage.heading}\n{passage.text}"
+        problem = grounding.problem(output, passage=text, quote=quote, asked=asked, schema=schema, free=free)
+        if problem is not None:
+            return "not_grounded", problem
+        if grounding.unquoted(output, quote, schema, free):
+            return "no_quote", "its quote says nothing of the output"
         return None
 
     def _form(self, output: Json) -> str | None:
@@ -171,34 +200,42 @@ class Synthesis:
             else output
         )
 
-    def _new(self, found: Sequence[Example]) -> list[Example]:
-        """Those that repeat neither an example that there is nor each other."""
-        known = [example.text for example in self._existing]
+    def _new(self, found: Sequence[Example], again: set[str]) -> list[Example]:
+        """Those that repeat neither an example that there is nor each other. What the run itself had added before it
+        was interrupted (`again`) is no other example."""
+        known = [example.text for example in self._existing if example.id not in again]
         copies = {index for index, _, _ in find_copies([*known, *(e.text for e in found)], NEAR)}
         kept = []
         for place, example in enumerate(found, len(known)):
             if place in copies:
-                self._refuse(example.text, "copy", "another example asks the same")
+                self._refused.append(_refused(example.text, "copy", "another example asks the same"))
             else:
                 kept.append(example)
         return kept
 
     def _balanced(self, found: Sequence[Example]) -> list[Example]:
-        """No document has more than twice an even share."""
-        documents = {example.group for example in found}
-        share = max(3, 2 * len(found) // max(len(documents), 1))
-        counts: Counter[str | None] = Counter()
+        """No document has more than twice an even share, and no value of the first field that can only have some."""
+        documents = [example.group for example in found]
+        kept = self._shared(found, documents, len(set(documents)))
+        for path, values in enumerated(self._skill.schema).items():
+            given = [json.dumps(_at(example.output, path)) for example in kept]
+            if len(set(given)) > 1:  # nothing balances examples that all have the same
+                kept = self._shared(kept, given, len(values), f"{'.'.join(path)} = ")
+            break
+        return kept
+
+    def _shared(self, found: Sequence[Example], kinds: Sequence[Hashable], parts: int, what: str = "") -> list[Example]:
+        """Those of each kind up to twice an even share of `parts`."""
+        share = max(3, 2 * len(found) // max(parts, 1))
+        counts: Counter[Hashable] = Counter()
         kept = []
-        for example in found:
-            counts[example.group] += 1
-            if counts[example.group] > share:
-                self._refuse(example.text, "share", f"{example.group} has {share} already")
+        for example, kind in zip(found, kinds, strict=True):
+            counts[kind] += 1
+            if counts[kind] > share:
+                self._refused.append(_refused(example.text, "share", f"{what}{kind} has {share} already"))
             else:
                 kept.append(example)
         return kept
-
-    def _refuse(self, asked: str, reason: str, detail: str) -> None:
-        self._refused.append(Refused(input=asked[:300], reason=reason, detail=detail))
 
 
 def by_turns(passages: Sequence[Passage]) -> list[Passage]:
@@ -210,26 +247,24 @@ def by_turns(passages: Sequence[Passage]) -> list[Passage]:
     return [queue[turn] for turn in range(longest) for queue in queues.values() if turn < len(queue)]
 
 
-def grounded(output: Json, source: str, free: frozenset[str] = frozenset()) -> float:
-    """Share of the content words in an output's texts that stand in `source`; numbers must, else it is 0."""
-    texts = _texts(output, free)
-    words = [word for text in texts for word in _WORD.findall(text.casefold())]
-    there = set(_WORD.findall(source.casefold()))
-    if any(word not in there for word in words if word.isdecimal()):
-        return 0.0
-    content = [word for word in words if len(word) >= _LEAST and not word.isdecimal()]
-    return sum(word in there for word in content) / len(content) if content else 1.0
+def _given_up(failures: Sequence[InternError]) -> bool:
+    """Whether the failures since the last answer are so many that no further passage is worth asking."""
+    silent = 0
+    for failure in reversed(failures):
+        if isinstance(failure, Formless):
+            break
+        silent += 1
+    return silent >= DEAD or len(failures) >= MUTE
 
 
-def _texts(value: Json, free: frozenset[str]) -> list[str]:
-    """Texts of several words: a single one is a label, not a statement."""
-    if isinstance(value, str):
-        return [value] if len(value.split()) > 1 else []
-    if isinstance(value, dict):
-        return [text for name, item in value.items() if name not in free for text in _texts(item, free)]
-    if isinstance(value, list):
-        return [text for item in value for text in _texts(item, free)]
-    return []
+def _refused(asked: str, reason: str, detail: str) -> Refused:
+    return Refused(input=asked[:300], reason=reason, detail=detail)
+
+
+def _at(value: Json, path: Sequence[str]) -> Json:
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _plain(text: str) -> str:
@@ -238,21 +273,3 @@ def _plain(text: str) -> str:
 
 def _hash(*parts: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode("utf-8", "replace")).hexdigest()
-
-
-def _pairs_schema(schema: OutputSchema | None) -> dict[str, Json]:
-    output: Json = {"type": "string"} if schema is None else {k: v for k, v in schema.schema.items() if k != "$schema"}
-    definitions = output.pop("$defs", None) if isinstance(output, dict) else None
-    pair = {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["input", "quote", "output"],
-        "properties": {"input": {"type": "string"}, "quote": {"type": "string"}, "output": output},
-    }
-    whole: dict[str, Json] = {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["examples"],
-        "properties": {"examples": {"type": "array", "minItems": 1, "maxItems": A_PASSAGE, "items": pair}},
-    }
-    return whole if definitions is None else {**whole, "$defs": definitions}

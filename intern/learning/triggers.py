@@ -1,7 +1,8 @@
 """When a skill is trained by itself: enough new examples, people accept clearly fewer answers, or its time has come.
 
 In: skills whose `learning.auto` is set, and what the store knows of their examples, reviews and runs. Out: runs,
-submitted to the `Learner`, each saying why it began. Judges no examples: the run's own readiness report does.
+submitted to the `Learner`, each saying why it began; one that failed for a passing reason is begun once more after a
+while. Judges no examples: the run's own readiness report does.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Protocol
 from scipy.stats import fisher_exact
 from sqlalchemy.engine import Engine as Database
 
-from intern.errors import Conflict, NotFound
+from intern.errors import Conflict, InvalidInput, NotFound
+from intern.learning.budget import WEEK, Budget, first_time, itself, itself_again, within_a_week
 from intern.library import SkillLibrary
 from intern.skill import Learning, Skill
 from intern.store import learning as store
@@ -30,8 +32,7 @@ LEAST_RECENT = 20
 CHANCE = 0.001  # that acceptance seems to have fallen at one look though it has not
 AGAIN = 5  # a training that found too few good examples is tried again after a fifth of what another one needs
 LEAST_FOR_DRIFT = 5  # new examples without which training again would give the same adapter
-WEEK = timedelta(days=7)
-_LOOK_BACK = timedelta(days=60)  # a training that failed and was resumed began before the week that it ended in
+ONCE_MORE = timedelta(hours=1)  # after which a training that failed for a passing reason is begun once more
 
 
 class Situation(Model):
@@ -82,17 +83,20 @@ def drift(recent: Sequence[bool], before: Sequence[bool]) -> str | None:
 class Submits(Protocol):
     async def submit(self, team: str, skill: str, *, by: str = "") -> Run: ...
 
+    async def resume(self, team: str, run: str, *, by: str = "") -> Run: ...
+
 
 class Triggers:
     """Looks at every skill now and then. `hours` is how long skills may train by themselves within seven days, all of
-    them together; trainings that people ask for count, also those that came to no end, and are never refused."""
+    them together (`budget.py`)."""
 
     def __init__(self, database: Database, library: SkillLibrary, learner: Submits, *, hours: float) -> None:
         self._database = database
         self._library = library
         self._learner = learner
-        self._hours = hours
+        self._budget = Budget(database, hours)
         self._told = False
+        self._begun_again: set[str] = set()  # runs; one that cannot be is not tried at every look
 
     async def watch(self) -> None:
         """Look again and again, until cancelled."""
@@ -110,15 +114,43 @@ class Triggers:
             for skill in self._library.all(team):
                 if not skill.spec.learning.auto:
                     continue
-                why = await asyncio.to_thread(self._due, team, skill)
+                why, left = await asyncio.to_thread(self._due, team, skill), None
+                if why is None and (left := await asyncio.to_thread(self._left, team, skill)) is not None:
+                    why = f"the run {left.id} failed for a passing reason"
                 if why is None or not await asyncio.to_thread(self._affordable, why, skill):
                     continue
                 try:
-                    begun.append(await self._learner.submit(team, skill.name, by=f"itself: {why}"))
+                    if left is not None:
+                        begun.append(await self._again(left))
+                    else:
+                        begun.append(await self._learner.submit(team, skill.name, by=itself(why)))
                     log.info("skill %s is trained: %s", skill.name, why)
                 except (Conflict, NotFound):  # a run of it goes on, or the skill is gone by now
                     continue
         return begun
+
+    async def _again(self, left: Run) -> Run:
+        """Begin a run once more: from where it stood, or else from its beginning."""
+        try:
+            begun = await self._learner.resume(left.team, left.id, by=itself_again(left))
+        except (InvalidInput, Conflict):  # nothing is left to go on with, or it does not fit any more
+            begun = await self._learner.submit(left.team, left.skill, by=itself_again(left))
+        self._begun_again.add(left.id)
+        return begun
+
+    def _left(self, team: str, skill: Skill) -> Run | None:
+        """The skill's last training, where it began by itself, failed for a passing reason a while ago, and was not
+        begun once more yet."""
+        at = now()
+        with self._database.connect() as connection:
+            runs = store.list_runs(connection, team, skill=skill.name, kind="learn", limit=200)
+        if not runs or runs[0].state != "failed" or not runs[0].passing or not first_time(runs[0]):
+            return None
+        failed = runs[0]
+        if failed.ended is None or not ONCE_MORE <= at - failed.ended < WEEK or failed.id in self._begun_again:
+            return None
+        this_week = sum(within_a_week(run, at) for run in runs[1:] if run.dataset is not None)
+        return failed if this_week < skill.spec.learning.runs_a_week else None
 
     def _due(self, team: str, skill: Skill) -> str | None:
         at = now()
@@ -134,7 +166,7 @@ class Triggers:
                 examples=len(skill.examples) + collected,
                 new=records.examples_since(connection, team, skill.name, last) if last else collected,
                 last=last,
-                this_week=sum(_within_a_week(run, at) for run in runs if run.dataset is not None),
+                this_week=sum(within_a_week(run, at) for run in runs if run.dataset is not None),
                 trained=not runs or runs[0].dataset is not None,
                 recent=[accepted for when, accepted in recent if last is not None and when > last][:COMPARED],
                 before=[accepted for _, accepted in before][:COMPARED],
@@ -142,23 +174,13 @@ class Triggers:
         return due(skill.spec.learning, situation, at)
 
     def _affordable(self, why: str, skill: Skill) -> bool:
-        at = now()
-        with self._database.connect() as connection:
-            runs = store.list_runs(connection, None, kind="learn", limit=10_000, since=at - _LOOK_BACK)
-        week = [run for run in runs if _within_a_week(run, at)]
-        spent = sum(max(run.spent_seconds, run.train_seconds or 0.0) for run in week) / 3600
-        if spent < self._hours:
+        if (left := self._budget.left()) > 0:
             self._told = False
             return True
         if not self._told:
             log.warning(
                 "skill %s is not trained (%s): %.1f hours of training this week, and INTERN_LEARNING_HOURS is %g",
-                skill.name, why, spent, self._hours,
+                skill.name, why, self._budget.hours - left / 3600, self._budget.hours,
             )  # fmt: skip
         self._told = True
         return False
-
-
-def _within_a_week(run: Run, at: datetime) -> bool:
-    """Whether a run goes on, or was begun or ended within a week. One that was resumed counts whole."""
-    return run.state in ("queued", "running") or at - (run.ended or run.created) < WEEK

@@ -5,6 +5,7 @@ The system's SQLite may carry the WAL-reset bug (3.7.0 to 3.51.2), so SQLite alw
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from sqlalchemy.engine import URL, Engine, make_url
 from intern.errors import StoreFailure
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+_DISK = ("SQLITE_FULL", "SQLITE_IOERR")  # SQLite calls a quota or a limit on files an I/O error
+_DISK_FULL = "53100"  # PostgreSQL's
 _MIGRATION_LOCK = int.from_bytes(b"intern", "big")  # a number of our own among the database's advisory locks
 
 
@@ -51,6 +54,13 @@ def make_engine(url: URL) -> Engine:
             url, module=pysqlite3, poolclass=sa.pool.StaticPool, connect_args={"check_same_thread": False}
         )
 
+    @sa.event.listens_for(engine, "handle_error")
+    def _room(context: Any) -> None:
+        error = context.sqlalchemy_exception
+        if url.database and error is not None and refused_by_disk(error) is not None:
+            folder = Path(url.database).parent
+            error.add_detail(f"{shutil.disk_usage(folder).free // 1_000_000} MB are free in '{folder}'")
+
     @sa.event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _: Any) -> None:
         cursor = connection.cursor()
@@ -59,6 +69,16 @@ def make_engine(url: URL) -> Engine:
         cursor.close()
 
     return engine
+
+
+def refused_by_disk(error: Exception) -> str | None:
+    """What is wrong with the disk, when the database failed because of that: it is full, as a rule, and how much room
+    is left is told where it is known. None for every other failure."""
+    cause = getattr(error, "orig", None)
+    name = getattr(cause, "sqlite_errorname", None) or ""
+    if not name.startswith(_DISK) and getattr(cause, "sqlstate", None) != _DISK_FULL:
+        return None
+    return "; ".join([str(cause).partition("\n")[0], *getattr(error, "detail", ())])
 
 
 def migrate(engine: Engine) -> None:

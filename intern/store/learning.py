@@ -216,6 +216,15 @@ class Reached(Model):
     adapters: tuple[str, ...] = ()  # skill@vN
 
 
+class Whose(Model):
+    """Whose data is meant: a person's, or a record's. `folders`: skill -> ids of the examples of its folder that name
+    the person by now; datasets frozen before hold them as nobody's."""
+
+    person: str | None = None
+    record: str | None = None
+    folders: Mapping[str, tuple[str, ...]] = {}
+
+
 class Traces(Model):
     """What an end user, or a record, left: examples by id, the skills and datasets that have some."""
 
@@ -224,38 +233,40 @@ class Traces(Model):
     datasets: frozenset[str] = frozenset()
 
 
-def traces(connection: Connection, team: str, *, person: str | None = None, record: str | None = None) -> Traces:
-    """Where a person's data, or a record's, is now."""
+def traces(connection: Connection, team: str, whose: Whose) -> Traces:
+    """Where somebody's data is now."""
     held = sa.select(DatasetItemRow.example, DatasetRow.skill, DatasetRow.id).join(
         DatasetRow, DatasetRow.id == DatasetItemRow.dataset
     )
-    items = connection.execute(held.where(DatasetItemRow.team == team, _whose(person, record))).all()
-    if person is not None:
-        mine = sa.select(RecordRow.id).where(RecordRow.team == team, RecordRow.person == person)
-        own = sa.or_(ExampleRow.person == person, ExampleRow.record.in_(mine))
+    items = connection.execute(held.where(DatasetItemRow.team == team, _belongs(team, whose))).all()
+    if whose.person is not None:
+        mine = sa.select(RecordRow.id).where(RecordRow.team == team, RecordRow.person == whose.person)
+        own = sa.or_(ExampleRow.person == whose.person, ExampleRow.record.in_(mine))
     else:
-        own = ExampleRow.record == record
+        own = ExampleRow.record == whose.record
     waiting = connection.execute(sa.select(ExampleRow.id, ExampleRow.skill).where(ExampleRow.team == team, own)).all()
     return Traces(
-        examples=frozenset([example for example, *_ in (*items, *waiting)]),
-        skills=frozenset([skill for _, skill, *_ in (*items, *waiting)]),
+        examples=frozenset([example for example, *_ in (*items, *waiting)]).union(*whose.folders.values()),
+        skills=frozenset([skill for _, skill, *_ in (*items, *waiting)]).union(whose.folders),
         datasets=frozenset([dataset for *_, dataset in items]),
     )
 
 
-def reached(connection: Connection, team: str, *, person: str | None = None, record: str | None = None) -> Reached:
-    """The datasets that hold examples made from a person's data or from a record, and the adapters made from those."""
-    query = sa.select(DatasetItemRow.dataset).where(DatasetItemRow.team == team, _whose(person, record)).distinct()
+def reached(connection: Connection, team: str, whose: Whose) -> Reached:
+    """The datasets that hold examples made from somebody's data, and the adapters made from those."""
+    theirs = _belongs(team, whose)
+    query = sa.select(DatasetItemRow.dataset).where(DatasetItemRow.team == team, theirs).distinct()
     datasets = sorted(connection.execute(query).scalars())
     adapters = [a for a in list_adapters(connection, team) if a.dataset in datasets]
     return Reached(datasets=tuple(datasets), adapters=tuple(a.name for a in adapters))
 
 
-def erase(connection: Connection, team: str, *, person: str | None = None, record: str | None = None) -> Reached:
-    """Delete a person's or a record's examples from every dataset. Returns where they had been."""
-    found = reached(connection, team, person=person, record=record)
+def erase(connection: Connection, team: str, whose: Whose) -> Reached:
+    """Delete somebody's examples from every dataset. Returns where they had been."""
+    found = reached(connection, team, whose)
+    theirs = _belongs(team, whose)
     for dataset in found.datasets:
-        where = (DatasetItemRow.team == team, DatasetItemRow.dataset == dataset, _whose(person, record))
+        where = (DatasetItemRow.team == team, DatasetItemRow.dataset == dataset, theirs)
         gone = connection.execute(sa.delete(DatasetItemRow).where(*where)).rowcount
         held = get_dataset(connection, team, dataset)
         body = held.model_copy(update={"erased": held.erased + gone}).model_dump(mode="json")
@@ -267,10 +278,20 @@ def erase(connection: Connection, team: str, *, person: str | None = None, recor
     return found
 
 
-def _whose(person: str | None, record: str | None) -> sa.ColumnElement[bool]:
-    if person is not None:
-        return DatasetItemRow.person == person
-    return DatasetItemRow.record == record
+def _belongs(team: str, whose: Whose) -> sa.ColumnElement[bool]:
+    """Whether an item of a dataset is made from somebody's data."""
+    mine = DatasetItemRow.person == whose.person if whose.person is not None else DatasetItemRow.record == whose.record
+    named = [
+        sa.and_(
+            DatasetItemRow.person.is_(None),
+            DatasetItemRow.example.in_(examples),
+            DatasetItemRow.dataset.in_(
+                sa.select(DatasetRow.id).where(DatasetRow.team == team, DatasetRow.skill == skill)
+            ),
+        )
+        for skill, examples in whose.folders.items()
+    ]
+    return sa.or_(mine, *named)
 
 
 # --- runs ----------------------------------------------------------------------------------------------------------

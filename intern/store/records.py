@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from intern.errors import InvalidInput, NotFound, StoreFailure
-from intern.store.tables import ExampleRow, RecordRow, ReviewRow, UtteranceRow
+from intern.store.tables import DatasetItemRow, DatasetRow, ExampleRow, RecordRow, ReviewRow, UtteranceRow
 from intern.types import Example, Json, Record, Review, new_id, now
 
 log = logging.getLogger(__name__)
@@ -242,12 +242,12 @@ def list_utterances(connection: Connection, team: str) -> Sequence[tuple[str | N
 def add_examples(
     connection: Connection, team: str, skill: str, examples: Sequence[Example], *, person: str | None = None
 ) -> None:
-    """Add examples, all from one person's words where `person` is given; all or none.
+    """Add examples, each of the person's words that it names, or all of those of `person`; all or none.
 
     Raises InvalidInput for a NUL character in any of its texts: with one such example in it, PostgreSQL could read
     no field of any of the team's examples (`body->>'split'` fails)."""
     bodies = [example.model_dump(mode="json") for example in examples]
-    if any(map(has_nul, bodies)):
+    if any(map(has_nul, (*bodies, *(example.person for example in examples)))):
         raise InvalidInput("An example holds a NUL character (\\u0000); take it out.", param="examples")
     rows = [
         {
@@ -257,7 +257,7 @@ def add_examples(
             "body": body,
             "provenance": example.provenance,
             "contributor": example.contributor,
-            "person": person,
+            "person": person or example.person,
             "record": example.record,
             "created": now(),
         }
@@ -277,6 +277,19 @@ def take_over(connection: Connection, team: str, skill: str, examples: Sequence[
         connection.execute(sa.update(ExampleRow).where(*where).values(**columns, body=example.model_dump(mode="json")))
 
 
+def name_persons(connection: Connection, team: str, skill: str, persons: Mapping[str, str]) -> None:
+    """Say whose words examples are, by id, of which that was not known; in datasets that hold them already, too, or who
+    deletes by that person would not find those."""
+    frozen = sa.select(DatasetRow.id).where(DatasetRow.team == team, DatasetRow.skill == skill)
+    for example, person in persons.items():
+        where = (ExampleRow.team == team, ExampleRow.skill == skill, ExampleRow.id == example)
+        connection.execute(sa.update(ExampleRow).where(*where, ExampleRow.person.is_(None)).values(person=person))
+        item = (DatasetItemRow.team == team, DatasetItemRow.dataset.in_(frozen), DatasetItemRow.example == example)
+        connection.execute(
+            sa.update(DatasetItemRow).where(*item, DatasetItemRow.person.is_(None)).values(person=person)
+        )
+
+
 def has_nul(value: Json) -> bool:
     """Whether a text of a JSON value, or a key, holds a NUL character. Models may write one; bodies of requests and
     imported files with one are refused."""
@@ -289,8 +302,9 @@ def has_nul(value: Json) -> bool:
 
 def list_examples(connection: Connection, team: str, skill: str) -> list[Example]:
     """Examples of a skill that did not come from its folder, oldest first."""
-    query = sa.select(ExampleRow.body).where(ExampleRow.team == team, ExampleRow.skill == skill)
-    return [Example.model_validate(body) for body in connection.execute(query.order_by(ExampleRow.id)).scalars()]
+    query = sa.select(ExampleRow.body, ExampleRow.person).where(ExampleRow.team == team, ExampleRow.skill == skill)
+    rows = connection.execute(query.order_by(ExampleRow.id))
+    return [Example.model_validate({**body, "person": person}) for body, person in rows]
 
 
 def examples_since(connection: Connection, team: str, skill: str, since: datetime | None = None) -> int:

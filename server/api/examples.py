@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping as Map
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,7 @@ LEARNED_AT_ONCE = 64  # inputs that the router takes in before the answer; more 
 SHOWN_EXAMPLES = 5  # of a preview
 SHOWN_PROBLEMS = 1_000  # more are counted
 _HELD_OUT = "which examples are held out"
+_WHOSE = "whose words examples are"
 
 router = APIRouter(prefix="/api/examples", route_class=KeyedRoute, tags=["examples"])
 
@@ -52,8 +54,8 @@ def listed(skill: Annotated[str, Query()], caller: User, workspace: Work) -> dic
 def add(body: NewExamples, key: Entered, workspace: Work) -> dict[str, Any]:
     """Add examples, all or none. One that is there already, input and output alike, is not added twice.
 
-    `contributor` is who they are from, the key itself unless an admin names another. Only an admin says `import`, and
-    which examples are held out (`split`).
+    `contributor` is who they are from, the key itself unless an admin names another. Only an admin says `import`,
+    whose words examples are (`person`), and which are held out (`split`).
     """
     known = workspace.library.get(key.team, body.skill)
     if body.contributor not in (None, key.id):
@@ -63,7 +65,7 @@ def add(body: NewExamples, key: Entered, workspace: Work) -> dict[str, Any]:
     made = {"provenance": body.provenance, "contributor": body.contributor or key.id}
     examples = [_example(row, number, known.schema, made) for number, row in enumerate(body.examples)]
     added, ids = _keep(workspace, key, known, _brought(key, examples))
-    return {"added": added, "data": [{"id": ident} for ident in ids]}
+    return {"added": added, "data": [{"id": ident} for ident in ids], "notes": _notes(known, examples)}
 
 
 def _example(row: dict[str, Json], number: int, schema: OutputSchema | None, made: dict[str, str]) -> Example:
@@ -86,10 +88,13 @@ def _brought(key: Key, examples: Sequence[Example]) -> list[Example]:
     """Examples as this key may bring them. Raises NotAllowed.
 
     An admin's stay as they are. Any other key's are no import, which would count without limit, and its groups are its
-    own: one that is named like the folder's would draw the folder's examples to the side that its own are on.
+    own: one that is named like the folder's would draw the folder's examples to the side that its own are on. Nor does
+    it say whose words they are, which would do the same.
     """
     if key.role == "admin":
         return list(examples)
+    if any(example.person is not None for example in examples):
+        _check_admin(key, _WHOSE, "person")
     if any(example.split is not None for example in examples):
         _check_admin(key, _HELD_OUT, "split")
     return [
@@ -102,7 +107,7 @@ def _keep(workspace: Work, key: Key, skill: Skill, examples: Sequence[Example]) 
     """Add what is not there yet, in one transaction; (how many were added, the id of each).
 
     What others brought and an administrator imports now is an import from now on: it counts without limit, and is no
-    longer theirs to delete.
+    longer theirs to delete. The same words of two people are two examples, for one of them may have to go.
     """
     team = key.team
     new = []
@@ -111,21 +116,50 @@ def _keep(workspace: Work, key: Key, skill: Skill, examples: Sequence[Example]) 
     with workspace.database.begin() as connection:
         stored = records.list_examples(connection, team, skill.name)
         others = {example.id: example for example in stored if example.provenance != "import"}
-        there = {_content(example): example.id for example in (*skill.examples, *stored)}
+        there: dict[str, dict[str | None, str]] = {}  # by content, then by whose words they are: id
+        for example in (*skill.examples, *stored):
+            there.setdefault(_content(example), {})[example.person] = example.id
+        folder = {example.id for example in skill.examples}
+        whose: dict[str, str] = {}
         for example in examples:
-            content, ident = _content(example), new_id("ex")
-            if (same := there.setdefault(content, ident)) == ident:
+            same = there.setdefault(_content(example), {})
+            ident = _same(same, example.person)
+            if ident is None:
+                ident = same[example.person] = new_id("ex")
                 new.append(example.model_copy(update={"id": ident}))
-            elif example.provenance == "import" and same in others:
+            elif example.person is not None and example.person not in same and ident not in folder:
+                same[example.person] = same.pop(None)
+                whose[ident] = example.person
+            if example.provenance == "import" and ident in others:
                 taken = example.model_dump(include={"provenance", "contributor", "group", "split"})
-                confirmed[same] = others[same].model_copy(update=taken)
-            ids.append(same)
-        records.add_examples(connection, team, skill.name, new)
+                confirmed[ident] = others[ident].model_copy(update=taken)
+            ids.append(ident)
+        added = [example.model_copy(update={"person": whose.get(example.id, example.person)}) for example in new]
+        records.add_examples(connection, team, skill.name, added)
         records.take_over(connection, team, skill.name, list(confirmed.values()))
+        records.name_persons(connection, team, skill.name, whose)
     for example in [example for example in new if example.split != "heldout"][:LEARNED_AT_ONCE]:
         workspace.routes.learn(team, example.text, skill=skill.name)
     workspace.routes.outdate(team)
     return len(new), ids
+
+
+def _notes(skill: Skill, examples: Sequence[Example]) -> list[str]:
+    """What people should know of examples with a person whom a deletion would not find in the skill's folder."""
+    unnamed = {_content(example) for example in skill.examples if example.person is None}
+    count = sum(example.person is not None and _content(example) in unnamed for example in examples)
+    if count == 0:
+        return []
+    return [
+        f"{count} of the examples name a person, but stand in the folder of {skill.name} without one. The folder's are "
+        "what is trained on, and deleting the person will not find them: name the person in examples.jsonl."
+    ]
+
+
+def _same(there: Map[str | None, str], person: str | None) -> str | None:
+    """The id of the example that says the same: that person's, nobody's, or, where no person is named, anybody's."""
+    found = there.get(person, there.get(None))
+    return next(iter(there.values()), None) if found is None and person is None else found
 
 
 def _content(example: Example) -> str:
@@ -151,7 +185,8 @@ def preview(
 
     `mapping` is null where none could be guessed; `problems` then says why. Nothing is added.
     """
-    schema = workspace.library.get(key.team, skill).schema
+    known = workspace.library.get(key.team, skill)
+    schema = known.schema
     rows = open_rows(file.file.read(), name=file.filename or "", format=format)
     answer = {"format": rows.format, "encoding": rows.encoding, "delimiter": rows.delimiter, "columns": rows.columns}
     try:
@@ -163,7 +198,7 @@ def preview(
         return {"mapping": None, **answer, "rows": 0, "good": 0, "examples": [], "problems": [problem], "notes": []}
     _check_mapping(key, agreed)
     found = apply_mapping(rows, agreed, schema)
-    _brought(key, [good.example for good in found.examples])
+    brought = _brought(key, [good.example for good in found.examples])
     return {
         "mapping": keys_of(agreed),
         **answer,
@@ -171,7 +206,7 @@ def preview(
         "good": len(found.examples),
         "examples": [{"line": good.line, **good.row} for good in found.examples[:SHOWN_EXAMPLES]],
         "problems": _listed(found.problems),
-        "notes": found.notes,
+        "notes": [*found.notes, *_notes(known, brought)],
     }
 
 
@@ -212,6 +247,7 @@ def import_(
         "same": same,
         "skipped": skipped,
         "problems": _listed(found.problems),
+        "notes": _notes(known, examples),
     }
 
 
@@ -221,13 +257,15 @@ def _guess(rows: RowFile, schema: OutputSchema | None, key: Key, given: str | No
     guess = guess_mapping(rows.columns, rows.sample, schema, given=stands)
     if key.role == "admin" or guess.layout == "own":
         return guess
-    return guess.model_copy(update={name: None for name in ("contributor", "split") if name not in stands})
+    return guess.model_copy(update={name: None for name in ("contributor", "person", "split") if name not in stands})
 
 
 def _check_mapping(key: Key, mapping: Mapping) -> None:
     """Raises NotAllowed for a column that only an admin may name. Rows of the own layout are read as they stand."""
     if mapping.contributor is not None:
         _check_admin(key, "that examples are from others", "mapping.contributor")
+    if mapping.person is not None and mapping.layout != "own":
+        _check_admin(key, _WHOSE, "mapping.person")
     if mapping.split is not None and mapping.layout != "own":
         _check_admin(key, _HELD_OUT, "mapping.split")
 

@@ -44,13 +44,14 @@ async def delete(id: str, caller: Admin, workspace: Work) -> dict[str, Any]:
     """
     erased = await workspace.erasure.record(caller.team, id)
     workspace.routes.outdate(caller.team)
-    return erased.model_dump(mode="json", exclude={"counts"})
+    return erased.model_dump(mode="json", exclude={"counts", "folders"})
 
 
 @router.delete("/persons/{person:path}")
 async def delete_person(person: str, caller: Admin, workspace: Work) -> dict[str, Any]:
-    """Delete everything kept of an end user (the `user` of their requests); says how many rows of what, which datasets
-    held some of it, which adapters were trained on those, and which runs were cancelled."""
+    """Delete everything kept of an end user (the `user` of their requests, the `person` of examples); says how many
+    rows of what, which datasets held some of it, which adapters were trained on those, which runs were cancelled, and
+    which skills' folders have examples of theirs, which only the folders' owners can take out."""
     erased = await workspace.erasure.person(caller.team, person)
     workspace.routes.outdate(caller.team)
     return {**erased.counts, **erased.model_dump(mode="json", exclude={"counts"})}

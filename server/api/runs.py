@@ -8,22 +8,24 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from intern.errors import InternError, InvalidInput, NotFound, TrainingUnavailable
+from intern.learning.examples.items import key_of
 from intern.learning.judging.outcomes import CANDIDATE, PROMPT_ONLY, SERVING, Outcome
 from intern.learning.judging.side_by_side import side_by_side
 from intern.learning.learner import Asked
 from intern.learning.loop.judging import Verdict
+from intern.learning.reports.kept import Kept, Service
 from intern.learning.train.job import Event, read_lines
 from intern.learning.train.recipe import Recipe, RecipeName
 from intern.skill import Skill, parse_example
 from intern.store import learning as store
-from intern.types import Dataset, Example, Json, Run, RunKind, RunState, Variant
+from intern.types import Dataset, Example, Json, Message, Run, RunKind, RunState, Variant
 from server import errors
 from server.api.adapters import find_adapter, read_manifest
 from server.auth import Admin, KeyedRoute, User, Work
@@ -33,6 +35,7 @@ from server.openai.responses import DONE, event
 
 log = logging.getLogger(__name__)
 
+MOST_EXAMPLES = 10_000
 KEEP_ALIVE_SECONDS = 15.0  # proxies close a connection on which nothing comes for a minute
 SYSTEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}")
 _MOST_EVENTS = 10**9
@@ -42,8 +45,9 @@ router = APIRouter(prefix="/api/runs", route_class=KeyedRoute, tags=["runs"])
 
 class NewRun(BaseModel):
     """`recipe` is a name, or an object with `name` and numbers. `examples` go with the kind evaluate, `count` with
-    synthesize (0: as many as the skill's documents give). `outside` are other systems' answers to `examples`, by the
-    system's name, in their order; null where it has none."""
+    synthesize (0: as many as the skill's documents give). `outside` are other systems' answers, by the system's name:
+    to `examples`, in their order, null where it has none; without `examples`, objects with `input` and `output`, of
+    which those count whose input is held out."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -54,7 +58,7 @@ class NewRun(BaseModel):
     force: bool = False
     promote: bool = True
     growth: bool = False
-    examples: Annotated[list[dict[str, Json]] | None, Field(fail_fast=True), at_most(10_000, "examples")] = None
+    examples: Annotated[list[dict[str, Json]] | None, Field(fail_fast=True), at_most(MOST_EXAMPLES, "examples")] = None
     outside: Annotated[dict[str, list[Json]] | None, Field(max_length=10)] = None
     count: Annotated[int | None, Field(ge=0, le=10_000)] = None
 
@@ -64,6 +68,9 @@ async def begin(body: NewRun, caller: Admin, workspace: Work) -> dict[str, Any]:
     """Queue a run. One skill has one run at a time; runs of different skills wait for each other."""
     skill = workspace.library.get(caller.team, body.skill)
     asked = await asyncio.to_thread(_asked, skill, body)
+    # A workspace that a command opened for itself has not begun to carry out runs. It goes on with what was left in the
+    # middle, also where that keeps this one from being queued.
+    workspace.learner.start()
     run = await workspace.learner.submit(
         caller.team,
         body.skill,
@@ -76,7 +83,6 @@ async def begin(body: NewRun, caller: Admin, workspace: Work) -> dict[str, Any]:
         growth=body.growth,
         asked=asked,
     )
-    workspace.learner.start()  # a workspace that a command opened for itself has not begun to carry out runs
     return run.model_dump(mode="json")
 
 
@@ -86,11 +92,13 @@ def _asked(skill: Skill, body: NewRun) -> Asked | None:
         raise InvalidInput("examples go with the kind evaluate: a training takes the skill's own.", param="examples")
     if body.count is not None and body.kind != "synthesize":
         raise InvalidInput("count goes with the kind synthesize.", param="count")
-    if body.outside and body.examples is None:
-        raise InvalidInput("outside goes with examples: the answers are to those, in their order.", param="outside")
+    if body.outside and body.kind != "evaluate":
+        raise InvalidInput("outside goes with the kind evaluate.", param="outside")
     if body.examples is not None:
         examples = _examples(skill, body.examples)
         return Asked(examples=examples, outside=_outside(body.outside or {}, examples))
+    if body.outside:
+        return Asked(outside={name: _by_input(name, given) for name, given in body.outside.items()})
     return None if body.count is None else Asked(count=body.count)
 
 
@@ -113,12 +121,7 @@ def _outside(answers: Mapping[str, Sequence[Json]], examples: Sequence[Example])
     """Other systems' answers by system and example id. Raises InvalidInput for a bad name or number."""
     found = {}
     for name, given in answers.items():
-        if not SYSTEM.fullmatch(name) or name in (*PROMPT_ONLY, SERVING, CANDIDATE):
-            raise InvalidInput(
-                f"outside: '{name[:50]}' is no name for a system: letters, digits, spaces, '.', '_' and '-', at most "
-                f"40, and none of {', '.join((*PROMPT_ONLY, SERVING, CANDIDATE))}.",
-                param="outside",
-            )
+        _check_system(name)
         if len(given) != len(examples):
             raise InvalidInput(
                 f"outside: '{name}' has {len(given)} answers, and there are {len(examples)} examples; "
@@ -128,6 +131,42 @@ def _outside(answers: Mapping[str, Sequence[Json]], examples: Sequence[Example])
         pairs = zip(examples, given, strict=True)
         found[name] = {example.id: answer for example, answer in pairs if answer is not None}
     return found
+
+
+def _by_input(name: str, rows: Sequence[Json]) -> dict[str, Json]:
+    """Another system's answers by the key of the input. Raises InvalidInput for a bad name, or a row without both."""
+    _check_system(name)
+    if len(rows) > MOST_EXAMPLES:
+        raise InvalidInput(
+            f"outside: '{name}' has {len(rows)} answers; at most {MOST_EXAMPLES} are allowed.", param="outside"
+        )
+    found = {}
+    for number, row in enumerate(rows):
+        try:
+            given = _Answered.model_validate(row)
+        except ValueError as error:
+            raise InvalidInput(
+                f"outside: '{name}', row {number + 1} is no object with input (a text or messages) and output; without "
+                "examples, answers need the inputs that they are to.",
+                param="outside",
+            ) from error
+        if given.output is not None:
+            found[key_of(Example(id=str(number), input=given.input, output=given.output))] = given.output
+    return found
+
+
+class _Answered(BaseModel):
+    input: str | tuple[Message, ...]
+    output: Json
+
+
+def _check_system(name: str) -> None:
+    if not SYSTEM.fullmatch(name) or name in (*PROMPT_ONLY, SERVING, CANDIDATE):
+        raise InvalidInput(
+            f"outside: '{name[:50]}' is no name for a system: letters, digits, spaces, '.', '_' and '-', at most "
+            f"40, and none of {', '.join((*PROMPT_ONLY, SERVING, CANDIDATE))}.",
+            param="outside",
+        )
 
 
 @router.get("")
@@ -150,12 +189,9 @@ def listed(
 def one(run: str, caller: User, workspace: Work) -> dict[str, Any]:
     """One run, with its verdict once there is one, whether its adapter serves now, and whether it can be resumed."""
     found, verdict = _find(workspace, caller.team, run)
-    with workspace.database.connect() as connection:
-        deployment = store.get_deployment(connection, caller.team, found.skill)
-    serving = None if deployment is None else f"{deployment.skill}@v{deployment.version}"
     return {
         **found.model_dump(mode="json"),
-        "serves": serving == found.adapter is not None,
+        "serves": _serves(workspace, found),
         "resumable": workspace.learner.resumable(found),
         "verdict": verdict,
     }
@@ -255,13 +291,28 @@ def _frame(told: Event, ident: int | None) -> bytes:
 
 
 @router.get("/{run}/report", response_model=None)
-def report(run: str, caller: User, workspace: Work) -> Response:
-    """The report of a run as one HTML page. It quotes held-out requests and answers."""
+def report(
+    run: str,
+    caller: User,
+    workspace: Work,
+    form: Annotated[Literal["html", "json"] | None, Query(alias="format")] = None,
+    accept: Annotated[str, Header()] = "",
+) -> Response:
+    """The report of a run: one HTML page, or the same facts as JSON where `format` or Accept ask for that. It quotes
+    held-out requests and answers."""
     found, verdict = _find(workspace, caller.team, run)
     if verdict is None:
         raise NotFound("report", run, f"The run is {found.state} and has no verdict.")
-    page = _render(workspace, found, Verdict.model_validate(verdict))
-    return HTMLResponse(page, headers={"x-content-type-options": "nosniff", "cache-control": "no-store"})
+    try:
+        from intern.learning.reports.report import render_html, render_json
+    except ImportError as error:
+        raise TrainingUnavailable(f"Reports need {error.name}; install the extra: 'llama-intern[train]'.") from error
+    judged = Verdict.model_validate(verdict)
+    kept = _kept(workspace, found, tuple(judged.rivals))
+    headers = {"x-content-type-options": "nosniff", "cache-control": "no-store", "vary": "accept"}
+    if form == "json" or (form is None and accept.split(",")[0].split(";")[0].strip() == "application/json"):
+        return JSONResponse(render_json(found, judged, kept), headers=headers)
+    return HTMLResponse(render_html(found, judged, kept), headers=headers)
 
 
 @router.get("/{run}/against/{other}")
@@ -281,19 +332,15 @@ def against(run: str, other: str, caller: User, workspace: Work) -> dict[str, An
     return {"run": runs[0].id, "other": runs[1].id, **compared.model_dump(mode="json")}
 
 
-def _render(workspace: Work, run: Run, verdict: Verdict) -> str:
-    try:
-        from intern.learning.reports.report import render_html
-    except ImportError as error:
-        raise TrainingUnavailable(f"Reports need {error.name}; install the extra: 'llama-intern[train]'.") from error
+def _kept(workspace: Work, run: Run, rivals: Sequence[str]) -> Kept:
+    """What is left of a run, for its report."""
     skill = next((s for s in workspace.library.all(run.team) if s.name == run.skill), None)
-    return render_html(
-        run,
-        verdict,
+    return Kept(
         skill_title=skill.spec.title if skill else run.skill,
         dataset=_dataset(workspace, run),
         curves=_curves(workspace, run),
-        outcomes={name: _outcomes(workspace.parts.runs_folder / run.id, name) for name in verdict.rivals},
+        outcomes={name: _outcomes(workspace.parts.runs_folder / run.id, name) for name in rivals},
+        service=_service(workspace, run),
     )
 
 
@@ -302,6 +349,33 @@ def _dataset(workspace: Work, run: Run) -> Dataset | None:
         return None
     with workspace.database.connect() as connection:
         return store.get_dataset(connection, run.team, run.dataset)
+
+
+def _service(workspace: Work, run: Run) -> Service | None:
+    """Where the run's adapter stands now."""
+    if run.adapter is None or run.kind != "learn":
+        return None
+    adapter = find_adapter(workspace, run.team, run.adapter)
+    with workspace.database.connect() as connection:
+        history = store.deployment_history(connection, run.team, run.skill)
+        told = [body for _, body in store.list_events(connection, run.team, run.id)]
+    if _serves(workspace, run):
+        return Service(state="serves")
+    if run.stage == "promote" or any(change.version == adapter.version for change in history):
+        return Service(state="served")
+    if run.state in ("queued", "running"):
+        return Service(state="going")
+    refused = [str(body["text"]) for body in told if (body["kind"], body.get("stage")) == ("warning", "promote")]
+    why = refused[-1].removeprefix(f"{run.adapter} does not serve: ") if refused else ""
+    return Service(state="waits", why=why)
+
+
+def _serves(workspace: Work, run: Run) -> bool:
+    """Whether the run's adapter is in service now."""
+    with workspace.database.connect() as connection:
+        deployment = store.get_deployment(connection, run.team, run.skill)
+    serving = None if deployment is None else f"{deployment.skill}@v{deployment.version}"
+    return serving == run.adapter is not None
 
 
 def _curves(workspace: Work, run: Run) -> Mapping[str, Sequence[float]]:

@@ -19,10 +19,11 @@ from made_learning import Script, script
 from intern.cli.learn import carry_out, learn
 from intern.cli.progress import BLOCKS, Course, duration, sparkline
 from intern.errors import Conflict, InvalidInput
-from intern.learning.train.recipe import RecipeName
+from intern.learning.examples.items import key_of
+from intern.learning.train.recipe import Precision, RecipeName
 from intern.store import learning as store
 from intern.store import records
-from intern.types import Run
+from intern.types import Example, Run
 
 Intern = Callable[..., Outcome]
 
@@ -81,12 +82,12 @@ def test_the_adapter_in_service_is_a_rival(intern: Intern, learning: Script) -> 
 
 
 def test_what_is_missing_is_one_line_and_exit_code_1(intern: Intern, learning: Script) -> None:
-    learning.failure = InvalidInput("12 examples to train on, 50 needed.")
+    learning.failure = InvalidInput("12 examples, 50 needed.")
     done = intern("learn", "leave", "--json")
-    assert (done.code, done.out, done.err) == (1, "", "intern: 12 examples to train on, 50 needed.\n")
+    assert (done.code, done.out, done.err) == (1, "", "intern: 12 examples, 50 needed.\n")
     piped = intern("learn", "leave")
     assert (piped.code, piped.out) == (1, "")
-    assert piped.err.splitlines()[-1] == "intern: 12 examples to train on, 50 needed."
+    assert piped.err.splitlines()[-1] == "intern: 12 examples, 50 needed."
 
 
 def test_options_reach_the_training(intern: Intern, learning: Script) -> None:
@@ -104,11 +105,13 @@ def test_options_reach_the_training(intern: Intern, learning: Script) -> None:
         "--alpha",
         "9",
     ]
+    numbers += ["--dropout", "0.1", "--precision", "float32", "--chunk-tokens", "128", "--beta", "0.3"]
     chosen = ["--seed", "7", "--alpha", "9", "--recipe", "dpo", "--variant", "augmented", "--force", "--no-promote"]
     assert intern("learn", "leave", *numbers, *chosen, "--json").code == 0
     recipe = learning.recipes[0]
     assert (recipe.name, recipe.rank, recipe.learning_rate, recipe.epochs) == ("dpo", 8, 1e-4, 0.5)
     assert (recipe.batch, recipe.seed, recipe.alpha) == (4, 7, 9)
+    assert (recipe.dropout, recipe.precision, recipe.chunk_tokens, recipe.beta) == (0.1, "float32", 128, 0.3)
     assert (learning.runs[0].variant, learning.forced) == ("augmented", [True])
     assert intern("adapters", "list").json["data"][0]["serves"] is False
 
@@ -122,6 +125,7 @@ def test_a_number_out_of_range_is_named(intern: Intern, learning: Script) -> Non
 
 def test_the_command_knows_every_recipe() -> None:
     assert get_args(get_type_hints(learn)["recipe"]) == get_args(RecipeName)
+    assert get_args(get_args(get_type_hints(learn)["precision"])[0]) == get_args(Precision)
 
 
 def test_a_skill_learns_once_at_a_time(intern: Intern, learning: Script) -> None:
@@ -201,10 +205,24 @@ def test_eval_takes_other_systems_answers_a_line_for_an_example(
     for bad, said in (
         (given, f"{answers}:2: "),
         ((*given[:-1], "other"), "NAME=FILE"),
-        (("eval", "leave", "--outside", f"other={answers}"), "--file"),
+        (("eval", "leave", "--outside", f"other={rows}.none"), "rows.jsonl.none"),
     ):
         refused = intern(*bad)
         assert (refused.code, said in refused.err) == (1, True), refused.err
+
+
+def test_other_systems_are_compared_on_held_out_examples_by_their_inputs(
+    intern: Intern, learning: Script, tmp_path: Path
+) -> None:
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text('{"input": "A  day", "output": {"kind": "paid"}}\n{"input": "a week", "output": null}\n')
+    assert intern("eval", "leave", "--outside", f"other={answers}", "--json").code == 0
+    asked = key_of(Example(id="e", input="a day", output=None))
+    assert learning.outside == {"other": {asked: {"kind": "paid"}}}
+    assert learning.examples == [()]
+    answers.write_text('{"kind": "paid"}\n')
+    refused = intern("eval", "leave", "--outside", f"other={answers}")
+    assert (refused.code, "'other', row 1 is no object with input" in refused.err) == (1, True)
 
 
 # --- for people ------------------------------------------------------------------------------------------------

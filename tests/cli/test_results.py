@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
-from intern.cli.results import next_steps, probe_lines, show
+from intern.cli.results import contract, next_steps, probe_lines, show, verdict_lines
+from intern.learning.judging.against import against
 from intern.learning.judging.attributes import distribution, identity
+from intern.learning.judging.outcomes import Outcome
 from intern.learning.judging.probes import Probed, consistency
+from intern.learning.judging.summary import summarise
 from intern.measures import Attribute, Question
 
 QUESTIONS = [Question(question=f"Question {n}?", facts=[f"fact{n}"]) for n in range(5)]
@@ -68,3 +71,79 @@ def test_where_prompting_is_enough_it_says_how_to_serve_that_prompt(best: str, s
     body = run(None, decision="prompting_is_enough", adapter="s@v1")
     body["verdict"]["ruling"] = {"best_prompt": best}
     assert next_steps(body)[0].startswith(step)
+
+
+# --- measured without a candidate ---------------------------------------------------------------------------------
+
+
+def answered(right: int, of: int = 60, **more: Any) -> list[Outcome]:
+    return [
+        Outcome(
+            example=str(n), group=str(n), valid=True, fields={"text": float(n < right)}, score=float(n < right),
+            expected="x", output="x", request="?", **more,
+        )
+        for n in range(of)
+    ]  # fmt: skip
+
+
+MEASURED = {
+    "base": answered(10, prompt_tokens=80, seconds=0.5),
+    "retrieval": answered(32, prompt_tokens=900, texts={"text": {"chrf": 0.25, "token_f1": 0.75}}),
+    "serving": answered(30, prompt_tokens=80),
+    "other": answered(20, 20),
+}
+
+
+def measured(**more: Any) -> dict[str, Any]:
+    """A run of `intern eval` with these outcomes."""
+    compared = against(MEASURED)
+    assert compared is not None
+    rivals = {name: summarise(rows).model_dump(mode="json") for name, rows in MEASURED.items()}
+    verdict = {"rivals": rivals, "against": compared.model_dump(mode="json"), **more}
+    return run(None, verdict=verdict, train_seconds=None, adapter="s@v1", serves=True)
+
+
+def test_who_is_better_is_said_by_paired_differences() -> None:
+    """Intervals of single scores overlap long before a paired difference is chance."""
+    assert verdict_lines(measured()) == [
+        "Highest score: other.",
+        "Worse than serving, beyond chance: base.",
+        "No telling from serving by these examples: retrieval, other.",
+        "Go by the differences, on the examples that both answered: overlapping intervals say nothing.",
+    ]
+    former = run(None, verdict={"rivals": measured()["verdict"]["rivals"]})
+    assert verdict_lines(former) == ["Highest score: other."]
+
+
+def test_a_measurement_on_what_was_trained_on_says_so() -> None:
+    (line,) = [line for line in verdict_lines(measured(trained_on=7)) if "trained on" in line]
+    assert line.startswith("7 of these examples, or near copies, were trained on")
+
+
+def test_the_differences_are_a_table_with_interval_and_exact_test(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    show(measured())
+    lines = capsys.readouterr().out.splitlines()
+    (head,) = [line for line in lines if "McNemar p" in line]
+    assert "score against serving" in head
+    base = next(line for line in lines[lines.index(head) :] if " base " in f" {line} ")
+    for said in ("-0.333", "1.9e-06", "20", "60"):
+        assert said in base, base
+    other = next(line for line in lines[lines.index(head) :] if " other " in f" {line} ")
+    assert "+0.000" in other
+    rest = "\n".join(lines)
+    assert "text, chrF" in rest
+    assert "0.250" in rest
+    assert "prompt tokens" in rest
+    assert "900" in rest
+
+
+def test_programs_get_the_differences_with_the_rivals() -> None:
+    rivals = contract({**measured(), "decision": None, "reason": None})["rivals"]
+    assert "difference" not in rivals["serving"]
+    found = rivals["base"]["difference"]
+    assert (found["from"], found["n"], found["mean"]) == ("serving", 60, pytest.approx(-1 / 3))
+    assert found["p"] == pytest.approx(2 * 0.5**20)
+    assert found["low"] < found["high"] < 0

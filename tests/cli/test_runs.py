@@ -45,7 +45,7 @@ def test_runs_are_listed_shown_and_cancelled(intern: Intern, learning: Script) -
     assert (shown["state"], shown["adapter"], shown["serves"]) == ("done", "leave@v1", True)
     assert shown["verdict"]["ruling"]["decision"] == "promote"
     assert "<html" in intern("runs", "report", first).out
-    assert "<html" in intern("runs", "report", first, "--json").json["html"]
+    assert intern("runs", "report", first, "--json").json["decision"] == "promote"
     assert intern("runs", "list", "--state", "odd").code == 2
 
 
@@ -131,7 +131,7 @@ def test_datasets_are_listed_and_shown_with_what_was_left_out(intern: Intern, le
 def test_a_skill_that_is_not_ready_says_what_is_missing(intern: Intern) -> None:
     done = intern("skills", "ready", "leave")
     assert done.code == 1
-    assert done.json["missing"] == ["0 examples to train on, 50 needed."]
+    assert done.json["missing"] == ["0 examples, 50 needed."]
     assert len(done.err.splitlines()) == 1
     assert "50 needed." in done.err
     assert intern("skills", "ready", "nobody").out == ""

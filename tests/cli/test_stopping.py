@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
@@ -115,3 +117,27 @@ def test_whoever_waits_is_told_that_the_server_stops(tmp_path: Path, at_once: bo
     assert seen.load == (0, 0)
     assert len(seen.errors) == 1 + len(seen.answers)
     assert all(error is not None and error.startswith("cancelled") for error in seen.errors)
+
+
+def test_a_command_that_is_told_to_end_closes_what_it_has_open() -> None:
+    """As at Ctrl-C: a training that it carries out is put down, and goes on later."""
+    program = """
+import signal
+from intern import cli
+def waiting(arguments):
+    try:
+        print("waits", flush=True)
+        signal.pause()
+    finally:
+        print("closed", flush=True)
+cli.run = waiting
+cli.main()
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "waits\n"
+        process.terminate()
+        assert process.wait(PATIENCE) == 143
+        assert (process.stdout.read(), process.stderr.read()) == ("closed\n", "")

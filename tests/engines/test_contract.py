@@ -10,6 +10,7 @@ import json
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -266,6 +267,13 @@ def test_tools_are_refused_when_the_models_template_knows_none(on_llamacpp: Call
         with pytest.raises(InvalidInput, match="tools") as caught:
             await collect(engine, say("hi", tools=(tool,)))
         assert caught.value.param == "tools"
+
+    on_llamacpp(scenario)
+
+
+def test_an_engine_that_runs_the_model_here_says_by_which_version(on_llamacpp: Callable[[Scenario], None]) -> None:
+    async def scenario(engine: Engine) -> None:
+        assert engine.info.version == metadata.version("xllamacpp")
 
     on_llamacpp(scenario)
 

@@ -12,6 +12,7 @@ import pytest
 from intern.engines.fake import FakeEngine
 from intern.errors import InvalidInput, NotFound
 from intern.learning.erasure import Erasure
+from intern.learning.examples.gather import gather
 from intern.learning.judging.evaluate import Generated
 from intern.learning.judging.outcomes import Outcome
 from intern.learning.learner import Learner
@@ -144,7 +145,7 @@ async def test_a_run_that_works_with_the_data_is_cancelled_and_says_so(workspace
         freeze(workspace, eve)
         with workspace.database.begin() as connection:
             store.save_run(connection, store.get_run(connection, TEAM, run.id).model_copy(update={"dataset": "ds_1"}))
-    erased = await Erasure(workspace.parts, made, workspace.recorder.flush).person(TEAM, "eve")
+    erased = await Erasure(workspace.parts, made, workspace.library, workspace.recorder.flush).person(TEAM, "eve")
     with workspace.database.connect() as connection:
         assert store.get_run(connection, TEAM, run.id).state == "cancelled"
         assert store.get_run(connection, TEAM, bystander.id).state in ("queued", "running")
@@ -223,7 +224,7 @@ async def test_a_run_that_is_resumed_while_somebody_is_deleted_is_cancelled(work
             failed = store.get_run(connection, TEAM, "run_1")
             store.save_run(connection, failed.model_copy(update={"state": "queued"}))
 
-    erasure = Meanwhile(workspace.parts, workspace.learner, workspace.recorder.flush)
+    erasure = Meanwhile(workspace.parts, workspace.learner, workspace.library, workspace.recorder.flush)
     erasure.happens = somebody_resumes
     assert (await erasure.person(TEAM, "eve")).cancelled == ("run_1",)
     assert [file.name for file in folder.iterdir()] == ["outcomes-base.jsonl"]
@@ -254,7 +255,7 @@ async def test_a_run_that_froze_the_data_after_the_first_look_is_cancelled_and_k
         folders.append(ran(workspace, "run_2", "ex_eve", "ex_bob", dataset="ds_2", state="running"))
         ran(workspace, "run_3", "ex_bob", dataset="ds_3", state="running")
 
-    erasure = Meanwhile(workspace.parts, workspace.learner, workspace.recorder.flush)
+    erasure = Meanwhile(workspace.parts, workspace.learner, workspace.library, workspace.recorder.flush)
     erasure.happens = a_run_begins
     erased = await erasure.person(TEAM, "eve")
     assert (erased.datasets, erased.cancelled) == (("ds_2",), ("run_2",))
@@ -279,7 +280,7 @@ async def test_an_example_that_came_after_the_first_look_is_gone_from_a_new_runs
         freeze(workspace, first, late, id="ds_2")
         folders.append(ran(workspace, "run_2", "ex_eve", "ex_late", dataset="ds_2", state="running"))
 
-    erasure = Meanwhile(workspace.parts, workspace.learner, workspace.recorder.flush)
+    erasure = Meanwhile(workspace.parts, workspace.learner, workspace.library, workspace.recorder.flush)
     erasure.happens = a_run_begins
     await erasure.person(TEAM, "eve")
     assert "ex_late" not in left(folders[0])
@@ -290,6 +291,53 @@ async def test_a_run_on_a_dataset_without_the_person_goes_on(workspace: Workspac
     freeze(workspace, (example("ex_bob"), "bob"), id="ds_2")
     ran(workspace, "run_3", "ex_bob", dataset="ds_2", state="running")
     assert (await workspace.erasure.person(TEAM, "eve")).cancelled == ()
+
+
+async def test_what_was_imported_of_a_person_and_what_a_folder_has_is_found_in_datasets(workspace: Workspace) -> None:
+    row = {"input": "my words", "output": "fine", "id": "f1", "person": "eve"}
+    about = {"title": "t", "description": "d", "instructions": "i"}
+    write_skill(workspace.settings.home / "skills", "kept", about, examples=[row])
+    workspace.library.refresh()
+    brought = example("ex_1").model_copy(update={"provenance": "import", "person": "eve"})
+    other = example("ex_2").model_copy(update={"provenance": "import", "person": "bob"})
+    with workspace.database.begin() as connection:
+        records.add_examples(connection, TEAM, "kept", [brought, other])
+        collected = store.collected(connection, TEAM, "kept")
+    rows = gather(workspace.library.get(TEAM, "kept"), collected)
+    assert [(row.example.id, row.person) for row in rows] == [("f1", "eve"), ("ex_1", "eve"), ("ex_2", "bob")]
+    freeze(workspace, *((row.example, row.person) for row in rows), skill="kept")
+    erased = await workspace.erasure.person(TEAM, "eve")
+    assert (erased.counts["examples"], erased.datasets, erased.folders) == (1, ("ds_1",), ("kept",))
+    with workspace.database.connect() as connection:
+        assert [one.id for one in store.dataset_examples(connection, TEAM, "ds_1", "train")] == ["ex_2"]
+    assert (await workspace.erasure.person(TEAM, "bob")).folders == ()
+
+
+async def test_a_person_that_a_folder_names_after_a_training_is_found_in_its_dataset(workspace: Workspace) -> None:
+    skills = workspace.settings.home / "skills"
+    row = {"input": "my words", "output": "fine", "id": "f1"}
+
+    def write(skill: str, *rows: dict[str, str]) -> None:
+        (skills / skill / "examples.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        workspace.library.refresh()
+
+    write("sort", row, {**row, "input": "others", "id": "f2"})
+    write("other", row)
+    for skill in ("sort", "other"):
+        rows = gather(workspace.library.get(TEAM, skill), [])
+        freeze(workspace, *((row.example, row.person) for row in rows), id=f"ds_{skill}", skill=skill)
+    freeze(workspace, (example("f1"), "bob"), id="ds_bob")
+    folder = ran(workspace, "run_1", "f1", "f2", dataset="ds_sort")
+    assert (await workspace.erasure.person(TEAM, "eve")).datasets == ()
+    write("sort", {**row, "person": "eve"}, {**row, "input": "others", "id": "f2"})
+    erased = await workspace.erasure.person(TEAM, "eve")
+    assert (erased.datasets, erased.folders) == (("ds_sort",), ("sort",))
+    with workspace.database.connect() as connection:
+        assert [one.id for one in store.dataset_examples(connection, TEAM, "ds_sort", "train")] == ["f2"]
+        for untouched in ("ds_other", "ds_bob"):
+            assert [one.id for one in store.dataset_examples(connection, TEAM, untouched, "train")] == ["f1"]
+    assert "the words of f1" not in left(folder)
+    assert "the words of f2" in left(folder)
 
 
 async def test_a_record_is_deleted_with_what_was_made_of_it(workspace: Workspace) -> None:

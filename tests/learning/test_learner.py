@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import math
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +18,10 @@ import sqlalchemy as sa
 import yaml
 from sqlalchemy.engine import Engine as Database
 
-from intern.errors import Conflict, EngineFailure, InvalidInput, NotFound
-from intern.learning.judging.outcomes import Ruling
+from intern.errors import AdapterRefused, Conflict, EngineFailure, InvalidInput, NotFound, StoreFailure, TrainingFailed
+from intern.learning.budget import by_itself, itself, itself_again
+from intern.learning.judging.growth import Growth, forecast
+from intern.learning.judging.outcomes import Interval, Ruling
 from intern.learning.learner import MOST_TAKEN_UP, Asked, Learner
 from intern.learning.loop.folder import RunFolder
 from intern.learning.loop.judging import Verdict
@@ -45,6 +49,7 @@ class Parts:
         self.database = database
         self.runs_folder = root / "runs"
         self.adapters_folder = root / "adapters"
+        self.cache = root / "cache"
 
 
 class Deployments:
@@ -88,6 +93,9 @@ class Script:
         self.began: list[Run] = []
         self.running = 0
         self.most_at_once = 0
+        self.grows: Callable[[], Awaitable[Growth | None]] | None = None  # what it does to say what more would bring
+        self.grew: list[tuple[str, bool]] = []
+        self.growing = asyncio.Event()
         self.waits = asyncio.Event()
         self.begun = asyncio.Event()
 
@@ -103,7 +111,7 @@ class ScriptedLoop:
         self.run = run
         self.tell = tell
 
-    async def learn(self, *, serving: Adapter | None, force: bool = False, growth: bool = False) -> Finished:
+    async def learn(self, *, serving: Adapter | None, force: bool = False) -> Finished:
         script = self.script
         script.began.append(self.run)
         script.running += 1
@@ -125,6 +133,15 @@ class ScriptedLoop:
             return self._finished(ruling)
         finally:
             script.running -= 1
+
+    async def grow(self, verdict: Verdict, *, parts: bool) -> Growth | None:
+        script = self.script
+        script.grew.append((self.run.id, parts))
+        if script.grows is None:
+            return None
+        await self.tell(Event(kind="stage", stage="growth", text="training on 25 of 100 examples"))
+        script.growing.set()
+        return await script.grows()
 
     async def compare(self, **_: Any) -> Verdict:
         if isinstance(self.script.does, Exception):
@@ -168,11 +185,11 @@ class House:
         self.deployments = Deployments(database)
         self.script = Script(self.parts)
 
-    def learner(self, look: float = 0.05) -> Learner:
+    def learner(self, look: float = 0.05, hours: float = math.inf) -> Learner:
         parts: Any = self.parts
         deployments: Any = self.deployments
         loop: Any = self.script
-        return Learner(parts, self.library, deployments, loop=loop, look=look)
+        return Learner(parts, self.library, deployments, hours=hours, loop=loop, look=look)
 
     def folder(self, run: Run) -> Path:
         return self.parts.runs_folder / run.id
@@ -947,6 +964,303 @@ async def test_seconds_of_all_its_processes_count_whether_a_run_came_to_its_end_
     found = await again.cancel(TEAM, run.id)
     await again.close()
     assert found.spent_seconds == pytest.approx(147.0)
+
+
+class Watch:
+    """A clock that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.at = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+@pytest.mark.parametrize("before", [0.0, 500.0])
+async def test_what_a_run_took_is_all_its_time_in_all_its_lives(
+    house: House, monkeypatch: pytest.MonkeyPatch, before: float
+) -> None:
+    watch = Watch()
+    monkeypatch.setattr("intern.learning.learner.time", watch)
+    house.script.does = None
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    with house.parts.database.begin() as connection:
+        store.save_run(connection, run.model_copy(update={"wall_seconds": before}))
+    learner.start()
+    await house.script.begun.wait()
+    watch.at += 100.0
+    house.script.waits.set()
+    await ended(learner, run)
+    await learner.close()
+    assert kept(house, run).wall_seconds == before + 100.0
+    assert kept(house, run).spent_seconds == 0.0, "nothing was trained"
+
+
+async def test_a_run_by_itself_ends_in_good_order_when_the_weeks_hours_are_used_up(house: House) -> None:
+    house.script.works = True
+    house.script.does = None
+    learner = house.learner(hours=1.0)
+    run = await learner.submit(TEAM, "one", by=itself("5 new examples"))
+    learner.start()
+    await house.script.begun.wait()
+    assert not await learner._is_over_budget(run)
+    learner._budget.hours = learner._left = 0.0
+    events = await ended(learner, run)
+    await settled_down(learner)
+    stopped = kept(house, run)
+    assert (stopped.state, stopped.passing, stopped.dataset) == ("failed", True, "ds_1")
+    assert "for 0 hours within seven days (INTERN_LEARNING_HOURS)" in str(stopped.reason)
+    assert f"`intern runs resume {run.id}` goes on where it stood" in str(stopped.reason)
+    assert stopped.ended is not None
+    assert events[-1].kind == "failed"
+    assert learner.resumable(stopped)
+    house.script.begun.clear()
+    back = await learner.resume(TEAM, run.id)
+    assert back.started_by == "resumed by hand, began by itself: 5 new examples"
+    await house.script.begun.wait()
+    assert not await learner._is_over_budget(back), "a person asked for it"
+    house.script.waits.set()
+    await ended(learner, run)
+    await learner.close()
+    assert (kept(house, run).state, kept(house, run).passing) == ("done", False)
+
+
+@pytest.mark.parametrize(
+    ("by", "others", "took", "over"),
+    [
+        (itself("new"), 3000.0, 500.0, False),
+        (itself("new"), 3000.0, 700.0, True),
+        (itself("new"), 0.0, 3500.0, False),
+        (itself("new"), 0.0, 3700.0, True),
+        ("key_1", 3000.0, 9000.0, False),
+    ],
+)
+async def test_what_is_left_of_the_week_is_what_no_other_training_took(
+    house: House, by: str, others: float, took: float, over: bool
+) -> None:
+    learner = house.learner(hours=1.0)
+    run = await learner.submit(TEAM, "one", by=by)
+    for name, kind in (("run_2", "learn"), ("run_3", "evaluate")):
+        other = Run.model_validate(
+            {"id": name, "team": TEAM, "skill": "two", "kind": kind, "state": "done", "created": now()}
+        )
+        with house.parts.database.begin() as connection:
+            store.save_run(connection, other.model_copy(update={"wall_seconds": others}))
+    learner._began = time.monotonic()
+    assert await learner._is_over_budget(run.model_copy(update={"wall_seconds": took})) is over
+
+
+async def test_a_run_that_is_over_its_budget_at_once_leaves_nothing_to_resume_and_says_so(house: House) -> None:
+    house.script.does = None
+    learner = house.learner(hours=0.0)
+    run = await learner.submit(TEAM, "one", by=itself("5 new examples"))
+    learner.start()
+    await ended(learner, run)
+    await learner.close()
+    assert kept(house, run).passing
+    assert "`intern learn one` trains whatever was used" in str(kept(house, run).reason)
+
+
+async def test_one_that_has_its_verdict_comes_to_its_end(house: House) -> None:
+    gate = asyncio.Event()
+
+    async def grows() -> None:
+        await gate.wait()
+
+    house.script.grows = grows
+    learner = house.learner(hours=1.0)
+    run = await learner.submit(TEAM, "one", by=itself("5 new examples"))
+    learner.start()
+    await house.script.growing.wait()
+    learner._budget.hours = learner._left = 0.0
+    looked = asyncio.Event()
+    get = learner._journal.get
+
+    async def look(team: str, name: str) -> Run:
+        found = await get(team, name)
+        asyncio.get_running_loop().call_later(0.1, looked.set)
+        return found
+
+    learner._journal.get = look  # type: ignore[method-assign]
+    await looked.wait()
+    gate.set()
+    await ended(learner, run)
+    await learner.close()
+    assert kept(house, run).state == "done"
+
+
+@pytest.mark.parametrize(
+    ("error", "passing"),
+    [
+        (StoreFailure("100 MB of disk are free."), True),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (EngineFailure("The engine gave no answer."), True),
+        (TrainingFailed("The training process was ended by SIGKILL."), True),
+        (TrainingFailed("The loss is no number.", final=True), False),
+        (AdapterRefused("The adapter changes nothing.", adapter="one@v1"), False),
+        (InvalidInput("Too few examples."), False),
+        (ValueError("odd"), False),
+    ],
+)
+async def test_a_run_says_whether_what_it_failed_for_may_be_gone_by_now(
+    house: House, error: Exception, passing: bool
+) -> None:
+    house.script.does = error
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    learner.start()
+    await ended(learner, run)
+    await learner.close()
+    assert (kept(house, run).state, kept(house, run).passing) == ("failed", passing)
+
+
+async def test_a_run_that_begins_again_by_itself_says_so(house: House) -> None:
+    learner = house.learner()
+    run = await failed(house, learner)
+    await learner.close()
+    began = run.model_copy(update={"started_by": itself("5 new examples")})
+    with house.parts.database.begin() as connection:
+        store.save_run(connection, began)
+    back = await learner.resume(TEAM, run.id, by=itself_again(began))
+    assert back.started_by == "itself, again: 5 new examples"
+    assert by_itself(back)
+
+
+# --- what more examples would bring ----------------------------------------------------------------------------
+
+
+def grown() -> Growth:
+    means = {25: 0.4, 50: 0.5, 100: 0.6}
+    scores = {s: Interval(mean=m, low=m - 0.05, high=m + 0.05, n=40, groups=40) for s, m in means.items()}
+    return forecast(scores)
+
+
+async def test_the_verdict_is_kept_and_the_adapter_serves_before_more_is_trained(house: House) -> None:
+    gate = asyncio.Event()
+
+    async def grows() -> Growth:
+        await gate.wait()
+        return grown()
+
+    house.script.grows = grows
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one", growth=True)
+    learner.start()
+    await house.script.growing.wait()
+    going = kept(house, run)
+    assert (going.state, going.decision, going.adapter, going.stage) == ("running", "promote", "one@v1", "growth")
+    assert verdict(house, run)["growth"] is None  # type: ignore[index]
+    assert house.deployments.promoted == [(TEAM, "one", 1)]
+    gate.set()
+    events = await ended(learner, run)
+    await learner.close()
+    assert (kept(house, run).state, kept(house, run).stage) == ("done", "promote")
+    assert house.script.grew == [(run.id, True)]
+    assert Verdict.model_validate(verdict(house, run)).growth == grown()
+    beside = house.parts.adapters_folder / ("d" * 32) / "verdict.json"
+    assert json.loads(beside.read_text())["growth"]["more"] == 50
+    kinds = [event.kind for event in events]
+    assert kinds.index("promoted") < kinds.index("stage", kinds.index("promoted"))
+
+
+@pytest.mark.parametrize("decision", ["promote", "reject"])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (EngineFailure("The engine gave no answer."), "The engine gave no answer."),
+        (OSError(errno.ENOSPC, "No space left on device"), "OSError."),
+        (ValueError("secret detail"), "ValueError."),
+    ],
+)
+async def test_whatever_that_fails_with_the_verdict_stands(
+    house: House, decision: str, error: Exception, said: str
+) -> None:
+    async def grows() -> Growth:
+        raise error
+
+    house.script.grows = grows
+    house.script.does = Ruling.model_validate({"decision": decision, "reason": "So."})
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one", growth=True)
+    learner.start()
+    events = await ended(learner, run)
+    await learner.close()
+    assert (kept(house, run).state, kept(house, run).decision) == ("done", decision)
+    assert kept(house, run).reason == "So."
+    (warning,) = [event.text for event in events if event.kind == "warning"]
+    assert warning == f"what more examples would bring is not known: {said}"
+
+
+@pytest.mark.parametrize("decision", ["promote", "reject"])
+async def test_a_server_that_ends_in_the_middle_of_that_judges_and_promotes_nothing_again(
+    house: House, decision: str
+) -> None:
+    async def grows() -> Growth:
+        await asyncio.Event().wait()
+        return grown()
+
+    house.script.grows = grows
+    house.script.does = Ruling.model_validate({"decision": decision, "reason": "So."})
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one", growth=True)
+    learner.start()
+    await house.script.growing.wait()
+    await learner.close()
+    assert kept(house, run).state == "running"
+
+    async def at_last() -> Growth:
+        return grown()
+
+    house.script.grows = at_last
+    again = house.learner()
+    again.start()
+    events = await ended(again, run)
+    await again.close()
+    done = kept(house, run)
+    stage = "promote" if decision == "promote" else "evaluate"
+    assert (done.state, done.decision, done.reason, done.stage) == ("done", decision, "So.", stage)
+    assert Verdict.model_validate(verdict(house, run)).growth == grown()
+    assert len(house.script.began) == 1
+    assert len(house.deployments.promoted) == (decision == "promote")
+    assert [event.kind for event in events].count("promoted") == (decision == "promote")
+
+
+async def test_where_that_ends_the_server_again_and_again_it_is_given_up_and_the_verdict_stands(house: House) -> None:
+    async def grows() -> Growth:
+        await asyncio.Event().wait()
+        return grown()
+
+    house.script.grows = grows
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one", growth=True)
+    learner.start()
+    await house.script.growing.wait()
+    await learner.close()
+    for _ in range(1 + MOST_TAKEN_UP):  # by processes that were killed
+        RunFolder(house.folder(run)).begin()
+    again = house.learner()
+    again.start()
+    events = await ended(again, run)
+    await again.close()
+    assert (kept(house, run).state, kept(house, run).decision) == ("done", "promote")
+    (warning,) = [event.text for event in events if event.kind == "warning"]
+    assert "the server ended in the middle of it, each time" in warning
+
+
+async def test_who_ends_a_run_in_the_middle_of_that_leaves_its_verdict(house: House) -> None:
+    async def grows() -> Growth:
+        await asyncio.Event().wait()
+        return grown()
+
+    house.script.grows = grows
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one", growth=True)
+    learner.start()
+    await house.script.growing.wait()
+    found = await learner.cancel(TEAM, run.id)
+    await learner.close()
+    assert (found.state, found.decision, found.reason) == ("cancelled", "promote", "Better by far.")
 
 
 # --- several processes -----------------------------------------------------------------------------------------

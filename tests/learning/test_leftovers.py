@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from made_lora import base_shape, tensors, write_lora
 
 from intern.errors import Conflict, EngineFailure, TrainingFailed
+from intern.learning.adapters.adapter import store_adapter
+from intern.learning.adapters.manifest import Base, Provenance
 from intern.learning.journal import Journal
 from intern.learning.leftovers import Leftovers
 from intern.learning.loop.folder import RunFolder
 from intern.skill import write_skill
 from intern.store import learning as store
 from intern.store import records
-from intern.types import Dataset, Example, Run, now
+from intern.types import Adapter, Dataset, Example, Run, now
 
 from .test_learner import ended, put_in_service, settled_down
 from .test_resuming import TEAM, House, house
@@ -219,6 +223,40 @@ async def test_a_run_whose_adapter_serves_is_not_judged_against_itself(house: Ho
     await ended(learner, run)
     await learner.close()
     assert house.kept(run).state == "done"
+
+
+@pytest.mark.parametrize("state", ["failed", "running"])
+async def test_what_a_killed_process_left_half_made_goes_and_no_other_adapter(house: House, state: Any) -> None:
+    learner = house.learner()
+    await learner.close()
+    house.parts.runs_folder.mkdir()
+    for run, known in (("run_1", state), ("run_0", "done")):
+        ended = now() + timedelta(minutes=1)
+        made = Run(id=run, team=TEAM, skill="levels", state=known, created=now(), ended=ended)
+        with house.parts.database.begin() as connection:
+            store.save_run(connection, made.model_copy(update={"ended": None}) if known == "running" else made)
+    source = write_lora(house.root / "trained", tensors(base_shape(house.root / "base")))
+    about = {"skill": "levels", "base": Base(name="tiny", sha256="b" * 64), "dataset": "d", "recipe": {}}
+    unnamed, kept, foreign = (
+        store_adapter(
+            house.parts.adapters_folder,
+            source,
+            Provenance(**about, name=f"levels@v{number}", run=run, created=now()),
+        )
+        for number, run in enumerate(("run_1", "run_0", "run_of_another_workspace"), 1)
+    )
+    row = Adapter(team=TEAM, skill="levels", version=2, digest=kept.digest, base="b", run="run_0", created=now())
+    with house.parts.database.begin() as connection:
+        store.put_adapter(connection, row)
+    storing = house.parts.adapters_folder / ".storing-1"
+    unpacking = house.parts.cache / ".base-1"
+    for folder in (storing, unpacking):
+        folder.mkdir(parents=True)
+        (folder / "half").write_text("of it")
+    left(house).sweep()
+    assert (storing.exists(), unpacking.exists()) == (False, False)
+    assert (kept.folder.exists(), foreign.folder.exists()) == (True, True)
+    assert unnamed.folder.exists() == (state == "running"), "it is taken up, and stores it then"
 
 
 def test_a_folder_of_runs_that_was_never_made_is_swept(tmp_path: Path) -> None:

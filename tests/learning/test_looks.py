@@ -63,14 +63,16 @@ class Candidates:
         self.parts = Parts(database, root, reply)
         (self.parts.runs_folder / "run_1").mkdir(parents=True)
 
-    def add(self, count: int, *, decision: str | None = "inconclusive", skill: str = "levels") -> Adapter:
+    def add(
+        self, count: int, *, decision: str | None = "inconclusive", skill: str = "levels", run: str | None = None
+    ) -> Adapter:
         """One whose dataset holds out so many."""
         dataset = Dataset(
             id=new_id("ds"), team=TEAM, skill=skill, digest=new_id("digest"), created=now(), train=20, heldout=count
         )
         bare = Adapter(
             team=TEAM, skill=skill, version=0, digest="d", base=BASE.sha256, dataset=dataset.id, decision=decision,
-            created=now(),
+            run=run, created=now(),
         )  # fmt: skip
         with self.parts.database.begin() as connection:
             store.add_dataset(connection, dataset, [])
@@ -138,6 +140,27 @@ def test_candidates_that_were_never_judged_and_other_skills_are_no_looks(candida
     candidates.add(40, decision=None)
     candidates.add(40, skill="other")
     assert candidates.judged(40).looks == 1
+
+
+@pytest.mark.parametrize(("told", "looks"), [("candidate", 2), ("retrieval", 1)])
+def test_a_run_that_was_ended_after_its_candidate_s_score_was_told_has_looked(
+    candidates: Candidates, told: str, looks: int
+) -> None:
+    candidates.add(40, decision=None, run="run_0")
+    with candidates.parts.database.begin() as connection:
+        store.save_run(connection, Run(id="run_0", team=TEAM, skill="levels", state="cancelled", created=now()))
+        for ordinal, name in enumerate(("base", told)):
+            body = Event(kind="rival", stage="evaluate", text=name, numbers={"rival": name}).model_dump(mode="json")
+            store.add_event(connection, TEAM, "run_0", ordinal, body)
+    assert candidates.judged(40).looks == looks
+
+
+def test_the_verdict_says_how_many_candidates_were_judged_at_all(candidates: Candidates) -> None:
+    """Each time that the examples grew by a quarter, alpha was spent anew."""
+    for count in (40, 60, 90):
+        candidates.add(count)
+    verdict = candidates.judged(100)
+    assert (verdict.looks, verdict.judged) == (2, 4)
 
 
 def test_rivals_answer_those_that_judge_and_no_others(candidates: Candidates) -> None:

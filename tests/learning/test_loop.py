@@ -17,6 +17,8 @@ from sqlalchemy.engine import Engine as Database
 
 from intern.engines.base import EngineRequest
 from intern.engines.fake import FakeEngine
+from intern.errors import EngineFailure, InvalidInput
+from intern.learning.examples.items import key_of
 from intern.learning.examples.rows import Retrieves, no_passages
 from intern.learning.judging.evaluate import Generated
 from intern.learning.judging.parity import Parity
@@ -27,8 +29,9 @@ from intern.learning.train.job import Event
 from intern.learning.train.recipe import Recipe
 from intern.models.embedder import Vectors
 from intern.skill import Skill, write_skill
+from intern.store import learning as store
 from intern.store.engine import open_database
-from intern.types import Adapter, Example, Run, now
+from intern.types import Adapter, Dataset, Example, Run, now
 
 BASE = BaseModel(path="base.gguf", name="tiny", sha256="b" * 64)
 MEASURED = {
@@ -233,3 +236,138 @@ def test_a_disk_that_takes_no_outcomes_costs_no_verdict(database: Database, tmp_
     (warning,) = [event.text for event in told if event.kind == "warning"]
     assert warning == "the report has no examples: the answers cannot be written (Is a directory)"
     assert not (folder / "outcomes-base.jsonl").exists(), "all of them or none"
+
+
+# --- measuring without a candidate --------------------------------------------------------------------------------
+
+
+def brought(number: int, **more: Any) -> Example:
+    return Example(id=f"given-{number}", **{**example(number, "heldout"), "split": None, **more})
+
+
+def compared(parts: Parts, made: Skill, told: list[Event], **how: Any) -> Verdict:
+    return asyncio.run(loop(parts, made, told).compare(**{"serving": None, **how}))
+
+
+def in_service(parts: Parts, monkeypatch: pytest.MonkeyPatch, trained: Sequence[Example]) -> Adapter:
+    """An adapter that was trained on these examples."""
+
+    async def files(self: Judging, base: BaseModel, adapters: Sequence[Adapter]) -> dict[str, str]:
+        return {adapter.name: "file" for adapter in adapters}
+
+    monkeypatch.setattr(Judging, "_files", files)
+    dataset = Dataset(
+        id="ds_1", team="default", skill="levels", digest="d", created=now(), train=len(trained), heldout=1
+    )
+    rows = [store.Item(example=e, key=key_of(e), split="train") for e in trained]
+    with parts.database.begin() as connection:
+        store.add_dataset(connection, dataset, rows)
+    return Adapter(
+        team="default", skill="levels", version=1, digest="d", base=BASE.sha256, dataset="ds_1", created=now()
+    )
+
+
+def knows_levels(request: EngineRequest) -> str:
+    """The adapter in service knows every level, the others none of the second kind."""
+    asked = request.messages[-1].content
+    level = ["entry", "senior"][int(asked[6:-5]) % 2] if request.adapter else "entry"
+    return json.dumps({"level": level, "note": "x"})
+
+
+def test_everybody_is_compared_with_what_serves_pair_by_pair(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Parts(database, tmp_path, knows_levels)
+    serving = in_service(parts, monkeypatch, [])
+    made = skill(tmp_path, {}, learning={"primary": "level"})
+    verdict = compared(parts, made, [], serving=serving)
+    assert verdict.against is not None
+    assert (verdict.against.rival, verdict.against.field) == ("serving", "level")
+    assert list(verdict.against.differences) == ["base", "few-shot", "retrieval"]
+    difference = verdict.against.differences["base"]
+    assert (difference.losses, difference.wins, difference.interval.n) == (20, 0, 40)
+    assert difference.p is not None
+    assert difference.p < 1e-5
+    assert (difference.interval.high or 0) < 0
+    kept = json.loads(json.dumps(verdict.model_dump(mode="json")))
+    assert Verdict.model_validate(kept) == verdict
+    former = {name: value for name, value in kept.items() if name not in ("against", "judged", "trained_on")}
+    assert Verdict.model_validate(former).against is None, "a verdict from before this was measured"
+
+
+def test_another_system_s_answers_to_held_out_inputs_are_compared_too(database: Database, tmp_path: Path) -> None:
+    made = skill(tmp_path, {})
+    answers = {key_of(e): e.output for e in made.examples[10:30]} | {"of an input nobody knows": {"level": "entry"}}
+    parts = Parts(database, tmp_path, knows_levels)
+    verdict = compared(parts, made, [], outside={"other": answers})
+    assert verdict.rivals["other"].n == 20
+    assert verdict.rivals["other"].score.mean == 1.0
+    assert verdict.against is not None
+    assert verdict.against.differences["other"].interval.n == 20
+
+
+def test_a_system_that_answered_nothing_that_is_held_out_is_refused(database: Database, tmp_path: Path) -> None:
+    parts = Parts(database, tmp_path, knows_levels)
+    with pytest.raises(InvalidInput, match="'other' answered none of the skill's held-out inputs"):
+        compared(parts, skill(tmp_path, {}), [], outside={"other": {"elsewhere": "x"}})
+    assert parts.engine.requests == []
+
+
+def test_nothing_near_to_what_is_asked_stands_in_a_prompt(database: Database, tmp_path: Path) -> None:
+    words = "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima"
+    rows = [example(n, "heldout" if n < 30 else "train") for n in range(50)]
+    rows += [{**example(50, "train"), "input": words}, example(51, "train")]
+    spec = {"title": "T", "description": "D", "instructions": "I"}
+    made = write_skill(tmp_path / "skills", "levels", spec, schema=SCHEMA, examples=rows)
+    parts, told = Parts(database, tmp_path, lambda request: '{"level": "entry", "note": "x"}'), list[Event]()
+    near, same = f"{words} mike", rows[51]["input"]
+    given = [brought(1, input=near), brought(2, input=same), brought(3, input="quite another request")]
+    compared(parts, made, told, examples=given)
+    shown = {message.content for request in parts.engine.requests for message in request.messages[:-1]}
+    assert not {words, near, same} & shown
+    assert any(row["input"] in shown for row in rows[30:50])
+    (note,) = [event.text for event in told if event.kind == "note"]
+    assert note == "2 training examples are in nobody's prompt: they are the same as those asked, or near to them"
+
+
+def test_who_was_trained_on_what_is_asked_is_told(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, told = Parts(database, tmp_path, reply), list[Event]()
+    words = "november oscar papa quebec romeo sierra tango uniform victor whiskey xray yankee"
+    trained = [brought(101), brought(102, input=words)]
+    serving = in_service(parts, monkeypatch, trained)
+    earlier = Dataset(id="ds_0", team="default", skill="levels", digest="e", created=now(), train=1, heldout=1)
+    with database.begin() as connection:  # trained on for the adapter before, and gone since
+        store.add_dataset(
+            connection, earlier, [store.Item(example=brought(105), key=key_of(brought(105)), split="train")]
+        )
+    given = [brought(101), brought(102, input=f"{words} zulu"), brought(103), brought(104), brought(105)]
+    verdict = compared(parts, skill(tmp_path, {}), told, serving=serving, examples=given)
+    assert verdict.trained_on == 3
+    (warning,) = [event.text for event in told if event.kind == "warning"]
+    assert warning.startswith("3 of the 5 examples, or near copies of them, were trained on: levels@v1 may know")
+
+
+def test_examples_that_are_new_to_everybody_come_without_a_warning(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, told = Parts(database, tmp_path, reply), list[Event]()
+    serving = in_service(parts, monkeypatch, [brought(101)])
+    verdict = compared(parts, skill(tmp_path, {}), told, serving=serving, examples=[brought(103), brought(104)])
+    assert verdict.trained_on == 0
+    assert not [event for event in told if event.kind in ("warning", "note")]
+
+
+def test_a_failed_answer_is_told_with_its_rival(database: Database, tmp_path: Path) -> None:
+    told: list[Event] = []
+
+    def once(request: EngineRequest) -> str:
+        if request.messages[-1].content.startswith("aaaaaa10 ") and len(request.messages) == 2:
+            raise EngineFailure("llama.cpp broke off before the answer was finished.")
+        return reply(request)
+
+    verdict = compared(Parts(database, tmp_path, once), skill(tmp_path, {}), told)
+    assert {name: rival.failed for name, rival in verdict.rivals.items()} == {"base": 1, "few-shot": 0, "retrieval": 0}
+    (said,) = [event.text for event in told if event.kind == "rival" and event.text.startswith("base")]
+    assert said.endswith("; the engine gave no answer to 1 of 40, which count as wrong")

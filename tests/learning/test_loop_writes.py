@@ -207,7 +207,7 @@ async def test_what_a_run_was_freezing_when_somebody_was_deleted_holds_nothing_o
     # The keys are read once to build the dataset, and again to freeze it: no lock of the database is held there.
     gate.at(workspace.database, "FROM heldout", time=2)
     learner = Learner(workspace.parts, workspace.library, workspace.deployments, loop=OnlyCollects)
-    erasure = Erasure(workspace.parts, learner, workspace.recorder.flush)
+    erasure = Erasure(workspace.parts, learner, workspace.library, workspace.recorder.flush)
     begun = await learner.submit(TEAM, "sort")
     learner.start()
     await gate.reached.wait()

@@ -11,8 +11,8 @@ import pytest
 
 from intern.engines.base import EngineRequest
 from intern.engines.fake import FakeEngine
-from intern.errors import EngineFailure
-from intern.learning.synthesis import Synthesis, Synthesized, by_turns, grounded
+from intern.errors import EngineFailure, InternError, StoreFailure
+from intern.learning.synthesis import DEAD, MUTE, Synthesis, Synthesized, by_turns
 from intern.skill import Skill, write_skill
 from intern.types import Example, Message, Passage
 
@@ -64,18 +64,20 @@ def said(*pairs: dict[str, object]) -> str:
 
 def written(
     skill: Skill,
-    reply: str | Callable[[EngineRequest], str],
+    reply: str | InternError | Callable[[EngineRequest], str],
     passages: Sequence[Passage] = (passage(1),),
     *,
     found: Sequence[Passage] | None = None,
     existing: Sequence[Example] = (),
     most: int = 0,
+    file: Path | None = None,
 ) -> Synthesized:
     async def retrieve(skill: Skill, conversation: Sequence[Message]) -> Sequence[Passage]:
         return passages if found is None else found
 
     teacher = FakeEngine([reply])
-    return asyncio.run(Synthesis(skill, teacher, retrieve, existing=existing).write(passages, most=most))
+    synthesis = Synthesis(skill, teacher, retrieve, existing=existing, file=file)
+    return asyncio.run(synthesis.write(passages, most=most))
 
 
 def reasons(done: Synthesized) -> list[str]:
@@ -110,6 +112,13 @@ def test_the_citation_is_the_passages_own_document(skill: Skill) -> None:
             pair("How do I book a hotel?", "Hotels are booked through the travel portal.", "days of annual leave"),
             "not_grounded",
         ),
+        (pair("Is annual leave unlimited for us?", "Unlimited", "days of annual leave"), "not_grounded"),
+        (
+            pair("Do I get 99 days of annual leave?", "You get 99 days of annual leave.", "days of annual leave"),
+            "not_grounded",
+        ),
+        (pair("How many days do I get?", "Employees get 28 days.", "28 days of"), "no_quote"),
+        (pair("How many days do I get?", "Employees get 28 days.", "go to the line manager"), "no_quote"),
     ],
 )
 def test_a_pair_that_does_not_is_refused_with_the_reason(skill: Skill, bad: dict[str, object], reason: str) -> None:
@@ -187,14 +196,174 @@ def test_the_teacher_is_held_to_the_skills_schema(skill: Skill) -> None:
     assert LEAVE in asked[0].messages[-1].content
 
 
-@pytest.mark.parametrize(
-    ("output", "share"),
-    [
-        ({"answer": "28 days of leave"}, 1.0),
-        ({"answer": "31 days of leave"}, 0.0),
-        ({"label": "unheard"}, 1.0),
-        ("Nothing whatsoever stands written", 0.0),
-    ],
-)
-def test_grounding_is_the_share_of_words_found_with_every_number_among_them(output: object, share: float) -> None:
-    assert grounded(output, LEAVE) == share
+def test_a_passage_shorter_than_a_quote_may_be_quoted_whole(skill: Skill) -> None:
+    hotline = passage(1, "phone.md", "Hotline: 4300")
+    there = pair("Which number is the hotline?", "The hotline is 4300.", "Hotline: 4300")
+    assert len(written(skill, said(there), [hotline]).examples) == 1
+
+
+def test_numbers_of_an_output_are_checked_and_labels_are_not(tmp_path: Path) -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "days": {"type": "integer"},
+            "kind": {"enum": ["time off", "pay"]},
+            "found": {"type": "boolean"},
+        },
+    }
+    spec = {"title": "T", "description": "D", "instructions": "I", "retrieval": {"enabled": True}}
+    made = write_skill(tmp_path, "days", spec, schema=schema)
+    quote = "Employees get 28 days"
+    right = {"days": 28, "kind": "time off", "found": True}
+    wrong = {"days": 99, "kind": "time off"}
+    done = written(
+        made,
+        said(
+            {"input": "How many days do I get?", "output": right, "quote": quote},
+            {"input": "What about all those interns?", "output": wrong, "quote": quote},
+        ),
+    )
+    assert [example.output for example in done.examples] == [right]
+    assert reasons(done) == ["not_grounded"]
+
+
+# --- balance over what is said -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sorting(tmp_path: Path) -> Skill:
+    topics = ["leave", "pay", "travel", "sickness", "other"]
+    schema = {"type": "object", "required": ["topic"], "properties": {"topic": {"enum": topics}}}
+    spec = {"title": "T", "description": "D", "instructions": "I", "retrieval": {"enabled": True}}
+    return write_skill(tmp_path, "topics", spec, schema=schema)
+
+
+def sorted_as(skill: Skill, given: Sequence[str]) -> Synthesized:
+    """One request for each topic that is given, each of another document."""
+    left = iter(enumerate(given))
+
+    def reply(request: EngineRequest) -> str:
+        number, topic = next(left)
+        asked = " ".join(f"word{number}{letter}" for letter in "abcdef")
+        return said({"input": asked, "output": {"topic": topic}, "quote": "Employees get 28 days"})
+
+    return written(skill, reply, [passage(number, f"{number}.md") for number in range(len(given))])
+
+
+def test_no_value_of_the_first_enumerated_field_has_more_than_twice_an_even_share(sorting: Skill) -> None:
+    done = sorted_as(sorting, ["leave"] * 38 + ["pay"] * 2)
+    values = [example.output["topic"] for example in done.examples]
+    assert (values.count("leave"), values.count("pay")) == (2 * 40 // 5, 2)
+    assert reasons(done) == ["share"] * 22
+    assert done.refused[0].detail == 'topic = "leave" has 16 already'
+
+
+def test_where_all_have_the_same_value_none_is_left_out(sorting: Skill) -> None:
+    assert len(sorted_as(sorting, ["leave"] * 20).examples) == 20
+
+
+# --- interruptions and failures ----------------------------------------------------------------------------------
+
+Fails = Callable[[int], str | InternError | None]
+MANY = [passage(number, f"doc{number:02}.md") for number in range(20)]
+
+
+def numbered(asked: list[int], *, fails: Fails = lambda _: None) -> Callable[[EngineRequest], str]:
+    """A teacher that writes another pair for each of MANY; `fails` says what it does instead."""
+
+    def reply(request: EngineRequest) -> str:
+        number = int(request.messages[-1].content.split("[doc")[1].split(".")[0])
+        asked.append(number)
+        instead = fails(number)
+        if isinstance(instead, InternError):
+            raise instead
+        words = " ".join(f"word{number}{letter}" for letter in "abcdef")
+        return instead or said(pair(words, "Employees get 28 days.", "Employees get 28 days"))
+
+    return reply
+
+
+class Killed(BaseException):
+    """The process ends."""
+
+
+def test_passages_that_were_read_are_not_asked_again_after_an_interruption(skill: Skill, tmp_path: Path) -> None:
+    file, first, second = tmp_path / "written.jsonl", list[int](), list[int]()
+
+    def killed(number: int) -> None:
+        if number == 7:
+            raise Killed
+
+    with pytest.raises(Killed):
+        written(skill, numbered(first, fails=killed), MANY, file=file)
+    done = written(skill, numbered(second), MANY, file=file)
+    assert (first, second) == (list(range(8)), list(range(7, 20)))
+    assert [example.passage for example in done.examples] == [p.id for p in MANY]
+    assert written(skill, numbered([]), MANY) == done, "as if nothing had been in between"
+
+
+def test_what_was_refused_before_an_interruption_is_still_said(skill: Skill, tmp_path: Path) -> None:
+    bad = said(pair("How many days do I get?", "Employees get 99 days.", "Employees get 28 days"))
+    file = tmp_path / "written.jsonl"
+    assert reasons(written(skill, bad, file=file)) == ["not_grounded"]
+    assert reasons(written(skill, EngineFailure("not asked"), file=file)) == ["not_grounded"]
+
+
+def test_what_the_run_had_added_itself_is_no_copy(skill: Skill, tmp_path: Path) -> None:
+    file = tmp_path / "written.jsonl"
+    done = written(skill, said(GOOD), file=file)
+    assert written(skill, said(GOOD), file=file, existing=done.examples).examples == done.examples
+    assert reasons(written(skill, said(GOOD), existing=done.examples)) == ["copy"]
+
+
+def test_kept_pairs_must_keep_todays_schema_and_have_todays_passages(skill: Skill, tmp_path: Path) -> None:
+    file = tmp_path / "written.jsonl"
+    written(skill, numbered([]), MANY[:2], file=file)
+    other = write_skill(tmp_path / "other", "handbook", {"title": "T", "description": "D", "instructions": "I"})
+    assert written(other, numbered([]), MANY[:2], file=file).examples == ()
+    assert len(written(skill, numbered([]), MANY[1:2], file=file).examples) == 1
+
+
+def test_a_teacher_that_dies_is_not_asked_for_every_passage_and_what_it_wrote_counts(skill: Skill) -> None:
+    asked, dead = list[int](), EngineFailure("It does not answer.")
+    done = written(skill, numbered(asked, fails=lambda number: dead if number >= 5 else None), MANY)
+    assert len(asked) == 5 + DEAD
+    assert len(done.examples) == 5
+    assert (done.passages, done.failed, done.ended) == (5 + DEAD, DEAD, "It does not answer.")
+
+
+def test_failures_that_are_not_in_a_row_end_nothing(skill: Skill) -> None:
+    failure = EngineFailure("It does not answer.")
+    done = written(skill, numbered([], fails=lambda number: failure if number % 3 else None), MANY)
+    assert (len(done.examples), done.failed, done.ended) == (7, 13, None)
+
+
+def test_answers_without_the_form_are_borne_for_longer(skill: Skill) -> None:
+    asked: list[int] = []
+    done = written(skill, numbered(asked, fails=lambda number: "nonsense" if number >= 5 else None), MANY)
+    assert len(asked) == 5 + MUTE
+    assert len(done.examples) == 5
+    assert done.ended is not None
+
+
+def test_what_cannot_be_kept_ends_the_asking(skill: Skill, tmp_path: Path) -> None:
+    asked: list[int] = []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreFailure):
+        written(skill, numbered(asked), MANY, file=tmp_path / "file" / "written.jsonl")
+    assert asked == []
+
+
+def test_a_disk_that_fills_up_costs_nothing_that_was_written(skill: Skill, tmp_path: Path) -> None:
+    file, asked = tmp_path / "written.jsonl", list[int]()
+
+    def fills_up(number: int) -> None:
+        if number == 5:
+            file.unlink()
+            file.mkdir()
+
+    done = written(skill, numbered(asked, fails=fills_up), MANY, file=file)
+    assert len(asked) == 6
+    assert len(done.examples) == 5
+    assert done.ended is not None
+    assert "cannot be kept" in done.ended

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_examples import SCHEMA, example, made
 from sqlalchemy.engine import Engine as Database
 
-from intern.errors import Conflict
-from intern.learning.triggers import Situation, Triggers, drift, due
+from intern.errors import Conflict, InvalidInput
+from intern.learning.budget import by_hand, itself
+from intern.learning.examples.readiness import readiness
+from intern.learning.triggers import ONCE_MORE, Situation, Triggers, drift, due
 from intern.library import SkillLibrary
 from intern.skill import Learning, write_skill
 from intern.store import learning as store
@@ -90,12 +93,25 @@ class Submits:
         self.database = database
         self.by: list[tuple[str, str]] = []
         self.refuses = False
+        self.resumed: list[tuple[str, str]] = []
+        self.resuming: Exception | None = None
 
     async def submit(self, team: str, skill: str, *, by: str = "") -> Run:
         if self.refuses:
             raise Conflict("A run of this skill goes on.")
         self.by.append((skill, by))
         return ran(self.database, skill, state="queued")
+
+    async def resume(self, team: str, run: str, *, by: str = "") -> Run:
+        self.resumed.append((run, by))
+        if self.resuming is not None:
+            raise self.resuming
+        with self.database.begin() as connection:
+            back = store.get_run(connection, team, run).model_copy(
+                update={"state": "queued", "ended": None, "passing": False, "started_by": by}
+            )
+            store.save_run(connection, back)
+        return back
 
 
 def ran(
@@ -137,9 +153,11 @@ class House:
         self.library.refresh()
         self.learner = Submits(database)
 
+    def triggers(self, hours: float = 1.0) -> Triggers:
+        return Triggers(self.database, self.library, self.learner, hours=hours)
+
     async def look(self, hours: float = 1.0) -> list[str]:
-        triggers = Triggers(self.database, self.library, self.learner, hours=hours)
-        return [run.skill for run in await triggers.look()]
+        return [run.skill for run in await self.triggers(hours).look()]
 
 
 @pytest.fixture
@@ -180,6 +198,13 @@ async def test_trainings_that_found_too_few_use_up_nothing_of_the_week(house: Ho
         ran(house.database, "eager", state="failed", dataset=None, days=days)
     collect(house.database, "eager", 1)
     assert await house.look() == ["eager"]
+
+
+@pytest.mark.parametrize("count", [49, 50])
+def test_a_skill_begins_by_itself_with_as_many_examples_as_it_needs_to_be_ready(count: int) -> None:
+    rows = [example(number, "refund" if number % 2 else "order", provenance="api") for number in range(count)]
+    ready = readiness(made(rows), SCHEMA, min_examples=AUTO.min_examples).ready  # type: ignore[arg-type]
+    assert ready == (due(AUTO, Situation(examples=count, new=count, last=None, this_week=0), now()) is not None)
 
 
 async def test_examples_that_were_written_by_a_teacher_are_none_that_people_brought(house: House) -> None:
@@ -236,6 +261,97 @@ async def test_a_training_of_before_that_was_resumed_counts_in_the_week_that_it_
     ran(house.database, "calm", state=state, days=9, spent_seconds=3600.0, ended=ended)
     assert await house.look(hours=1.0) == []
     assert await house.look(hours=1.01) == ["eager"]
+
+
+async def test_what_counts_is_all_the_time_that_a_run_took(house: House) -> None:
+    collect(house.database, "eager", 2)
+    ran(house.database, "calm", seconds=60, spent_seconds=60.0, wall_seconds=3600.0)
+    assert await house.look(hours=1.0) == []
+    assert await house.look(hours=1.01) == ["eager"]
+
+
+# --- begun once more -------------------------------------------------------------------------------------------
+
+
+def failed(database: Database, *, ago: timedelta = ONCE_MORE, **more: Any) -> Run:
+    """A training of the eager skill that nobody asked for, and that failed for a passing reason."""
+    fields = {"started_by": itself("10 examples"), "passing": True, "ended": now() - ago, **more}
+    return ran(database, "eager", days=ago / timedelta(days=1) + 0.1, state="failed", **fields)
+
+
+async def test_a_training_that_failed_for_a_passing_reason_goes_on_after_a_while(house: House) -> None:
+    collect(house.database, "eager", 2)
+    run = failed(house.database, dataset="ds_1")
+    assert [r.id for r in await house.triggers().look()] == [run.id]
+    assert house.learner.resumed == [(run.id, "itself, again: 10 examples")]
+    assert house.learner.by == []
+    assert await house.look() == []  # it waits to be carried out
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"ago": ONCE_MORE - timedelta(minutes=1)},  # not yet
+        {"ago": timedelta(days=7, minutes=1)},  # nobody waits for it any more
+        {"passing": False},
+        {"started_by": "key_1"},
+        {"started_by": by_hand(Run(id="r", team=TEAM, skill="eager", state="failed", started_by="itself: 10 examples",
+                                   created=NOW))},
+        {"started_by": "itself, again: 10 examples"},  # that was once
+    ],
+    ids=["not yet", "long ago", "for good", "asked for", "resumed by hand", "once more already"],
+)  # fmt: skip
+async def test_no_other_training_is_begun_once_more(house: House, other: dict[str, Any]) -> None:
+    failed(house.database, **other)
+    assert await house.look() == []
+    assert house.learner.resumed == []
+
+
+async def test_nor_one_that_a_later_training_has_taken_the_place_of(house: House) -> None:
+    failed(house.database)
+    ran(house.database, "eager", started_by="key_1")
+    assert await house.look() == []
+    assert house.learner.resumed == []
+
+
+@pytest.mark.parametrize("error", [InvalidInput("Nothing is left of it."), Conflict("The base model is another one.")])
+async def test_one_that_cannot_go_on_is_begun_anew_once(house: House, error: Exception) -> None:
+    house.learner.resuming = error
+    failed(house.database)
+    triggers = house.triggers()
+    assert [run.skill for run in await triggers.look()] == ["eager"]
+    assert house.learner.by == [("eager", "itself, again: 10 examples")]
+    assert await triggers.look() == []
+
+
+async def test_one_that_another_run_keeps_from_going_on_goes_on_later(house: House) -> None:
+    house.learner.resuming = Conflict("An evaluation of this skill goes on.")
+    house.learner.refuses = True
+    run = failed(house.database)
+    triggers = house.triggers()
+    for _ in range(2):
+        assert await triggers.look() == []
+    house.learner.resuming = None
+    assert [begun.id for begun in await triggers.look()] == [run.id]
+
+
+async def test_going_on_is_within_the_weeks_hours_and_runs(house: House) -> None:
+    run = failed(house.database, wall_seconds=3600.0)
+    assert await house.look(hours=1.0) == []
+    for _ in range(3):
+        ran(house.database, "eager", days=2)
+    with house.database.begin() as connection:  # the newest again
+        store.save_run(connection, run.model_copy(update={"id": new_id("run")}))
+    assert await house.look(hours=9.0) == []
+    assert house.learner.resumed == []
+
+
+async def test_new_examples_are_worth_more_than_going_on(house: House) -> None:
+    collect(house.database, "eager", 2)
+    failed(house.database, dataset="ds_1")
+    collect(house.database, "eager", 5)
+    assert await house.look() == ["eager"]
+    assert house.learner.resumed == []
 
 
 async def test_somebody_who_was_faster_is_no_error(house: House) -> None:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine as Database
 
 from intern.store import learning as store
+from intern.store import records
 from intern.store.engine import open_database
 from intern.types import Adapter, Dataset, Example, now
 
@@ -40,7 +41,7 @@ def keep(database: Database, id: str, *items: store.Item, **more: Any) -> Datase
 
 def erase(database: Database, **whose: str) -> store.Reached:
     with database.begin() as connection:
-        return store.erase(connection, TEAM, **whose)
+        return store.erase(connection, TEAM, store.Whose(**whose))
 
 
 def datasets(database: Database) -> list[Dataset]:
@@ -114,6 +115,21 @@ def test_a_dataset_kept_by_an_older_version_stands_beside_new_ones_of_its_digest
     assert keep(database, "ds_2", item("ex_2")).id == "ds_2"
     assert [dataset.id for dataset in datasets(database)] == ["ds_2", "ds_1"]
     assert erase(database, person="eve").datasets == ("ds_1", "ds_2")
+
+
+def test_a_person_is_named_in_datasets_of_the_skill_that_hold_the_example_as_nobodys(database: Database) -> None:
+    keep(database, "ds_1", item(person=None), item("ex_2", key="l", person=None))
+    keep(database, "ds_2", item())
+    with database.begin() as connection:
+        records.name_persons(connection, "other", "sort", {"ex_1": "ann"})
+        records.name_persons(connection, TEAM, "other", {"ex_1": "ann"})
+    assert erase(database, person="ann").datasets == ()
+    with database.begin() as connection:
+        records.name_persons(connection, TEAM, "sort", {"ex_1": "ann"})
+    assert erase(database, person="ann").datasets == ("ds_1",)
+    assert erase(database, person="eve").datasets == ("ds_2",)
+    with database.connect() as connection:
+        assert [one.id for one in store.dataset_examples(connection, TEAM, "ds_1", "train")] == ["ex_2"]
 
 
 def test_what_was_trained_on_is_remembered_when_the_person_is_erased(database: Database) -> None:

@@ -348,7 +348,8 @@ def test_what_an_import_takes_over_is_still_found_by_its_person(setting: Setting
         records.add_examples(connection, "default", "label", [first, second], person="eve")
         records.take_over(connection, "default", "label", [taken])
         records.take_over(connection, "other", "label", [second.model_copy(update={"contributor": "thief"})])
-        assert records.list_examples(connection, "default", "label") == [taken, second]
+        eves = [example.model_copy(update={"person": "eve"}) for example in (taken, second)]
+        assert records.list_examples(connection, "default", "label") == eves
         columns = sa.select(ExampleRow.provenance, ExampleRow.contributor).where(ExampleRow.id == "ex_1")
         assert connection.execute(columns).one() == ("import", "key_2")
         assert records.delete_person(connection, "default", "eve")["examples"] == 2

@@ -24,7 +24,9 @@ import re
 import shutil
 import uuid
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -44,6 +46,7 @@ from intern.learning.adapters.manifest import (
     render,
 )
 from intern.learning.adapters.shapes import BaseShape
+from intern.learning.disk import sync
 from intern.types import Json
 
 VERDICT = "verdict.json"
@@ -95,14 +98,14 @@ def store_adapter(root: Path, source: Path, provenance: Provenance) -> AdapterFi
         manifest = Manifest(**dict(provenance), files=files)
         text = render(manifest)
         _write(temporary / MANIFEST, text)
-        _sync(temporary)
+        sync(temporary)
         target = root / digest_of(text)
         try:
             os.rename(temporary, target)
         except OSError:  # the same content was stored before, or by another process meanwhile
             if not target.is_dir():
                 raise
-        _sync(root)
+        sync(root)
     except OSError as error:
         raise StoreFailure(f"The adapter cannot be stored in '{root}': {error.strerror or error}.") from error
     finally:
@@ -114,7 +117,8 @@ def verify(folder: Path, *, base: str | None = None, shape: BaseShape | None = N
     """Check an adapter before it is loaded: contents against digest, no stray file, a sound LoRA of the right base.
 
     `base` is the content hash of the base model in service, which the adapter must have been trained on; with `shape`
-    (`shapes.read_shape`) every tensor must fit that model. Raises AdapterRefused.
+    (`shapes.read_shape`) every tensor must fit that model, and llama.cpp's file hold the values of PEFT's. Whatever
+    loads an adapter gives both. Raises AdapterRefused.
     """
     names = _entries(folder)
     manifest = read_manifest(folder)
@@ -158,9 +162,20 @@ def read_manifest(folder: Path) -> Manifest:
         raise _refused(folder, f"its {MANIFEST} cannot be used ({reason}). Did a newer version make it?") from error
 
 
-def sweep(root: Path) -> int:
-    """Remove what a crash left half stored; returns how many. Not while another process may be storing."""
+def sweep(root: Path, *, runs: Mapping[str, datetime] | None = None, named: Collection[str] = ()) -> int:
+    """Remove what a crash left half stored; returns how many. Not while another process may be storing.
+
+    Also adapters of `runs`, by their manifests, whose digest is not among `named`: they were stored, and the database
+    did not come to know of them. `runs` says when each ended: what was made later, a database that was restored knows
+    nothing of, and the one that it stands in for does. Whatever else lies there is left.
+    """
+    runs = runs or {}
     left = list(root.glob(f"{_STORING}*"))
+    for folder in stored(root) if runs else ():
+        with suppress(AdapterRefused):  # nobody can tell whose it is
+            made = read_manifest(folder)
+            if folder.name not in named and made.run in runs and made.created <= runs[made.run]:
+                left.append(folder)
     for path in left:
         shutil.rmtree(path, ignore_errors=True)
     return len(left)
@@ -183,7 +198,7 @@ def _replace(folder: Path, name: str, text: bytes) -> None:
         temporary.mkdir()
         _write(temporary / name, text)
         os.replace(temporary / name, folder / name)
-        _sync(folder)
+        sync(folder)
     except OSError as error:
         raise StoreFailure(f"'{folder / name}' cannot be written: {error.strerror or error}.") from error
     finally:
@@ -225,7 +240,7 @@ def _entries(folder: Path) -> set[str]:
 def _check_lora(folder: Path, names: Collection[str], shape: BaseShape | None) -> Lora:
     lora = read_lora(folder, shape)
     if GGUF in names:
-        check_gguf(folder / GGUF, lora)
+        check_gguf(folder / GGUF, lora, shape)
     return lora
 
 
@@ -256,17 +271,6 @@ def _write(path: Path, text: bytes) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Bring a folder's entries to the disk. Windows neither needs nor offers it."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _refused(folder: Path, reason: str) -> AdapterRefused:

@@ -3,8 +3,11 @@
 In: adapters on disk, deployments in the store. Out: for each request a `Lease` on the adapter that answers it. A lease
 holds its adapter in the engine until the request is done, so that a request finishes on the adapter that it started
 with. The row is changed only after the new adapter is verified, loaded and has answered: after a crash at any point
-the old or the new one serves. Adapters of another base model, or damaged ones, are never loaded: their skill serves
-the base model, and says so. What another process on the same database puts in service is taken over by `watch`.
+the old or the new one serves. What served before stays loaded, after a restart too, and has answered already: to go
+back to it takes neither a load nor a place in the engine's queue. Adapters of another base model, or damaged ones, are
+never loaded: their skill serves the base model, and says so. What another process on the same database puts in service
+is taken over by `watch`. Knows nothing of skills: an adapter is tried with a few words, and the first request of a
+skill finds no prompt kept and no grammar compiled.
 """
 
 from __future__ import annotations
@@ -19,18 +22,21 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy.engine import Engine as Database
+from sqlalchemy.exc import SQLAlchemyError
 
 from intern.engines.base import Engine, EngineRequest
-from intern.errors import AdapterRefused, Conflict, EngineFailure, InternError, InvalidInput, NotFound
+from intern.errors import AdapterRefused, Conflict, EngineFailure, InternError, InvalidInput, NotFound, Overloaded
 from intern.learning.adapters.adapter import verify
+from intern.learning.adapters.shapes import BaseShape, read_shape
 from intern.store import learning as store
 from intern.types import Adapter, Deployment, Lease, Message, Sampling, now
 
 log = logging.getLogger(__name__)
 
 SECONDS = 5.0  # between two looks at what other processes put in service
-SPARE = 8  # adapters beyond those in service that stay loaded: former ones for a rollback, versions asked for by name
+SPARE = 8  # adapters that stay loaded beyond those in service and those before them: versions asked for by name
 _PROBE_SECONDS = 60.0
+_FULL_SECONDS = 0.5  # between two attempts to try an adapter while the engine's queue is full
 _TRIES = 12
 
 Key = tuple[str, str]
@@ -43,24 +49,31 @@ class _Loaded:
 
     adapter: Adapter
     path: str
+    answered: bool = False
     users: int = 0
     used: float = field(default_factory=time.monotonic)
 
 
 class Deployments:
     """All methods run on the event loop that serves. `base` is the base model's content hash; None: an engine without
-    adapters of our own, where every skill serves the base model."""
+    adapters of our own, where every skill serves the base model. `model` is its file or folder, whose shape every
+    adapter must fit."""
 
-    def __init__(self, database: Database, engine: Engine, root: Path, base: str | None) -> None:
+    def __init__(
+        self, database: Database, engine: Engine, root: Path, base: str | None, model: Path | None = None
+    ) -> None:
         self._database = database
         self._engine = engine
         self._root = root
         self._base = base
+        self._model = model
+        self._shape: BaseShape | None = None  # of the model, once it was read
         self._serving: dict[Key, Deployment] = {}
         self._loaded: dict[str, _Loaded] = {}
         self._problems: dict[Key, str] = {}
         self._tries: dict[Key, int] = {}  # left, for what another process put in service and cannot be loaded here yet
-        self._changing = asyncio.Lock()
+        self._loading = asyncio.Lock()  # the engine's adapters; may take seconds
+        self._changing = asyncio.Lock()  # row and memory of what serves, which waits for no load
 
     @property
     def problems(self) -> Mapping[Key, str]:
@@ -72,18 +85,23 @@ class Deployments:
         return self._serving.get((team, skill))
 
     async def load(self) -> None:
-        """Take over what the store says is in service. What cannot be loaded is left out and told by `problems`."""
-        for deployment in await asyncio.to_thread(self._stored):
-            key = (deployment.team, deployment.skill)
-            self._serving[key] = deployment
-            if deployment.version is None:
+        """Take over what the store says is in service, and load what served before, for a rollback. What cannot be
+        loaded is left out and told by `problems`."""
+        deployments = await asyncio.to_thread(self._stored)
+        self._serving |= {(deployment.team, deployment.skill): deployment for deployment in deployments}
+        wanted = [(deployment, deployment.version) for deployment in deployments]
+        for deployment, version in (*wanted, *((deployment, deployment.previous) for deployment in deployments)):
+            if version is None:
                 continue
+            team, skill = deployment.team, deployment.skill
             try:
-                loaded = await asyncio.to_thread(self._verified, deployment.team, deployment.skill, deployment.version)
-            except InternError as error:
-                self._problems[key] = error.message
-                log.warning("skill %s serves the base model: %s", deployment.skill, error.message)
+                loaded = await asyncio.to_thread(self._verified, team, skill, version)
+            except SQLAlchemyError:
+                raise
+            except Exception as error:
+                self._left_out(team, skill, version, error)
             else:
+                loaded.answered = True  # before it was put in service
                 self._loaded[_engine_name(loaded.adapter)] = loaded
         if self._loaded:
             await self._set_what_loads()
@@ -110,10 +128,14 @@ class Deployments:
         problem = None
         name = f"{team}/{skill}@v{deployment.version}"
         try:
-            if deployment.version is not None and name not in self._loaded:
-                await self._load_one(team, skill, deployment.version, name)
-        except InternError as error:
-            problem = error.message
+            if deployment.version is not None:
+                if name not in self._loaded:
+                    await self._load_one(team, skill, deployment.version, name)
+                self._loaded[name].answered = True  # where it was put in service
+        except SQLAlchemyError:
+            raise
+        except Exception as error:  # which keeps no other skill from being taken over
+            problem = _said(error)
         async with self._changing:
             if deployment != await asyncio.to_thread(self._one_stored, team, skill):
                 return  # it was changed meanwhile, perhaps by ourselves
@@ -162,17 +184,35 @@ class Deployments:
         """Let `version` serve the skill (None: the base model). The former one stays loaded for a rollback.
 
         `former`: only if that version serves now. Whoever is cancelled leaves when it has happened, or never will.
-        Raises NotFound, AdapterRefused, EngineFailure, Conflict when another one than `former` serves; then nothing
-        has changed.
+        Raises NotFound, AdapterRefused, EngineFailure, Conflict when another one than `former` serves, Overloaded when
+        the engine's queue stayed full for a minute; then nothing has changed.
         """
-        if version is not None:
-            name = f"{team}/{skill}@v{version}"
-            if name not in self._loaded:
-                await self._load_one(team, skill, version, name)
-            await self._probe(name)
-        deployment = await self._change(team, skill, version, by, reason, former)
+        return await self._put_in_service(team, skill, version, by, reason, former, tried=False)
+
+    async def _put_in_service(
+        self, team: str, skill: str, version: int | None, by: str, reason: str, former: int | None, *, tried: bool
+    ) -> Deployment:
+        lease = await self.acquire(team, skill, "base" if version is None else f"v{version}")  # it is not unloaded
+        try:
+            if lease.engine_name is not None and not tried:
+                await self._try(lease.engine_name)
+            deployment = await self._change(team, skill, version, by, reason, former)
+        finally:
+            self.release(lease)
         log.info("skill %s is served by %s", skill, f"v{version}" if version is not None else "the base model")
         return deployment
+
+    async def _try(self, name: str) -> None:
+        """An adapter that is loaded must answer before anyone depends on it, once. A full queue is waited for."""
+        loaded, until = self._loaded[name], time.monotonic() + _PROBE_SECONDS
+        while not loaded.answered:
+            try:
+                await self._probe(name, until - time.monotonic())
+                loaded.answered = True
+            except Overloaded:
+                await asyncio.sleep(_FULL_SECONDS)
+                if time.monotonic() >= until:
+                    raise
 
     async def _change(
         self, team: str, skill: str, version: int | None, by: str, reason: str, former: int | None
@@ -194,17 +234,17 @@ class Deployments:
         return flip.result()
 
     async def rollback(self, team: str, skill: str, *, by: str, reason: str = "rolled back") -> Deployment:
-        """Let what served before serve again. Raises NotFound when there was nothing before, Conflict when another was
-        promoted meanwhile."""
+        """Let what served before serve again, which was tried when it was promoted. Raises NotFound when there was
+        nothing before, Conflict when another was promoted meanwhile, and as `promote` where it is not loaded."""
         current = await asyncio.to_thread(self._one_stored, team, skill)
         if current is None:
             raise NotFound("deployment", skill, "The skill never had an adapter in service.")
-        return await self.promote(team, skill, current.previous, by=by, reason=reason, former=current.version)
+        return await self._put_in_service(team, skill, current.previous, by, reason, current.version, tried=True)
 
     # --- inside ------------------------------------------------------------------------------------------------
 
     async def _load_one(self, team: str, skill: str, version: int, name: str) -> None:
-        async with self._changing:
+        async with self._loading:
             if name in self._loaded:
                 return
             loaded = await asyncio.to_thread(self._verified, team, skill, version)
@@ -213,16 +253,19 @@ class Deployments:
             self._loaded[name] = loaded
 
     def _worth_keeping(self) -> dict[str, _Loaded]:
-        """What is in service or in use, and the most recently used of the rest."""
+        """What is in service, what was before it, what is in use, and the most recently used of the rest."""
         serving = {
-            f"{team}/{skill}@v{d.version}" for (team, skill), d in self._serving.items() if d.version is not None
+            f"{team}/{skill}@v{version}"
+            for (team, skill), deployment in self._serving.items()
+            for version in (deployment.version, deployment.previous)
         }
         needed = {name for name, loaded in self._loaded.items() if loaded.users or name in serving}
         rest = sorted(self._loaded.keys() - needed, key=lambda name: self._loaded[name].used)
         return {name: self._loaded[name] for name in (*rest[-SPARE:], *sorted(needed))}
 
     async def _set(self, wanted: Mapping[str, _Loaded]) -> None:
-        """Make the engine hold `wanted`. Leases are counted on this loop, so none can begin on one that goes."""
+        """Make the engine hold `wanted`. Leases are counted on this loop, so none can begin on one that goes if nothing
+        is awaited between the choice of `wanted` and this."""
         going = {name: self._loaded.pop(name) for name in self._loaded.keys() - wanted.keys()}
         try:
             await self._engine.set_adapters({name: loaded.path for name, loaded in wanted.items()})
@@ -241,18 +284,26 @@ class Deployments:
             try:
                 await self._set({**self._loaded, name: loaded})
             except InternError as error:
-                self._problems[(loaded.adapter.team, loaded.adapter.skill)] = error.message
-                log.warning("skill %s serves the base model: %s", loaded.adapter.skill, error.message)
+                adapter = loaded.adapter
+                self._left_out(adapter.team, adapter.skill, adapter.version, error)
             else:
                 self._loaded[name] = loaded
 
-    async def _probe(self, name: str) -> None:
-        """The adapter must answer before anyone depends on it; this warms it up as well."""
+    def _left_out(self, team: str, skill: str, version: int, error: Exception) -> None:
+        """Note why a version is not loaded at the start."""
+        if self._serving[team, skill].version != version:
+            log.warning("skill %s: v%d, which served before, is not loaded: %s", skill, version, _said(error))
+            return
+        self._problems[team, skill] = _said(error)
+        log.warning("skill %s serves the base model: %s", skill, self._problems[team, skill])
+
+    async def _probe(self, name: str, seconds: float) -> None:
+        """Have an adapter answer; this warms it up as well."""
         request = EngineRequest(
             messages=(Message(role="user", content="Hello"),),
             sampling=Sampling(max_tokens=4, temperature=0.0),
             adapter=name,
-            deadline=_PROBE_SECONDS,
+            deadline=seconds,
         )
         finished = False
         async with aclosing(self._engine.generate(request)) as tokens:
@@ -278,7 +329,9 @@ class Deployments:
                 raise NotFound("model", f"intern/{skill}@v{version}", hint) from error
         if self._base is None:
             raise InvalidInput("This engine takes no adapters of this platform; use INTERN_ENGINE=llamacpp.")
-        files = verify(self._root / adapter.digest, base=self._base)
+        if self._shape is None and self._model is not None:
+            self._shape = read_shape(self._model)
+        files = verify(self._root / adapter.digest, base=self._base, shape=self._shape)
         if files.gguf is None:
             raise AdapterRefused("It was never converted for llama.cpp. Train the skill again.", adapter=adapter.name)
         return _Loaded(adapter=adapter, path=str(files.gguf))
@@ -295,6 +348,14 @@ class Deployments:
             )
             store.deploy(connection, deployment)
         return deployment
+
+
+def _said(error: Exception) -> str:
+    """What people are told of a failure; of one that nobody foresaw, the log has the rest."""
+    if isinstance(error, InternError):
+        return error.message
+    log.error("an adapter cannot be loaded", exc_info=error)
+    return f"It cannot be loaded ({type(error).__name__}); the log says more."
 
 
 def _engine_name(adapter: Adapter) -> str:

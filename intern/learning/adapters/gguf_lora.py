@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from intern.errors import AdapterRefused, StoreFailure
-from intern.learning.adapters.gguf_head import BrokenHead, read_head
+from intern.learning.adapters.gguf_head import BrokenHead, Head, read_head
 from intern.learning.adapters.lora import WEIGHTS, Floats, Lora, Pair
 from intern.learning.adapters.shapes import BaseShape, gguf_name
 
@@ -27,6 +27,8 @@ GGUF = "adapter.gguf"
 
 _KEYS = {"general.architecture", "general.type", "adapter.type", "adapter.lora.alpha"}
 _PERMUTED = {"llama"}  # architectures whose queries and keys llama.cpp reorders
+# How far a value may be from `lora`'s: twice what rounding to float16 takes away, relative, and below its range.
+_ROUNDING, _TINY = 1e-3, 1e-7
 
 
 def convert(lora: Lora, shape: BaseShape, target: Path, *, dtype: Literal["f32", "f16"] = "f32") -> None:
@@ -67,11 +69,9 @@ def convert(lora: Lora, shape: BaseShape, target: Path, *, dtype: Literal["f32",
         temporary.unlink(missing_ok=True)
 
 
-def check_gguf(file: Path, lora: Lora) -> None:
-    """Check that a GGUF file has the shapes of `lora` for each of its modules, and finite values.
-
-    llama.cpp checks names and shapes against the base model when it loads the file. That the values are those of
-    `lora` is for `parity` to show. Raises AdapterRefused.
+def check_gguf(file: Path, lora: Lora, shape: BaseShape | None = None) -> None:
+    """Check that a GGUF file has the shapes of `lora` for each of its modules, and finite values; with `shape`, which
+    `lora` must have been read with, that they are the values of `lora`. Raises AdapterRefused.
     """
     try:
         head = read_head(file)
@@ -82,18 +82,40 @@ def check_gguf(file: Path, lora: Lora) -> None:
         alpha = head.metadata["adapter.lora.alpha"]
         if not isinstance(alpha, float) or not 0 < alpha < 1e9:
             raise BrokenHead("its alpha is not a positive number")
-        names = {f"{gguf_name(module)}.lora_{side}": rank for module, rank in lora.ranks.items() for side in "ab"}
-        if other := names.keys() ^ head.tensors.keys():
+        sizes = dict(_sizes(lora))
+        if other := sizes.keys() ^ head.tensors.keys():
             raise BrokenHead(f"it and {WEIGHTS} differ in their tensors, in {min(other)[:120]} for one")
-        for name, rank in names.items():
-            sizes = head.tensors[name].shape
-            if len(sizes) != 2 or sizes[0 if name.endswith("a") else 1] != rank:
-                raise BrokenHead(f"{name} has the shape {sizes}, not one of rank {rank}")
-            if not np.isfinite(head.values(name)).all():
+        for name, expected in sizes.items():
+            if head.tensors[name].shape != expected:
+                raise BrokenHead(f"{name} has the shape {head.tensors[name].shape}, not {expected}")
+            if shape is None and not np.isfinite(head.values(name)).all():
                 raise BrokenHead(f"{name} has values that are not finite")
+        if shape is not None:
+            _check_values(head, lora, shape, alpha)
     except (OSError, ValueError) as error:
         reason = error if isinstance(error, BrokenHead) else "it cannot be read"
         raise AdapterRefused(f"{file.name} cannot be used: {reason}.", adapter=lora.folder.name) from error
+
+
+def _sizes(lora: Lora) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Every tensor of the GGUF file with its shape, rows first."""
+    for module, (rows, columns) in lora.modules.items():
+        yield f"{gguf_name(module)}.lora_a", (lora.ranks[module], columns)
+        yield f"{gguf_name(module)}.lora_b", (rows, lora.ranks[module])
+
+
+def _check_values(head: Head, lora: Lora, shape: BaseShape, alpha: float) -> None:
+    """Raises BrokenHead for a value that `convert` would not have written, but for rounding."""
+    own = _alpha(lora)
+    for name, expected in _tensors(lora, shape, own if np.float32(own) == np.float32(alpha) else alpha):
+        values = head.values(name)
+        with np.errstate(over="ignore"):
+            if not np.isfinite(np.abs(expected).max().astype(values.dtype)):
+                raise BrokenHead(f"{name} has values that are not finite")
+            same = np.array_equal(values, expected.astype(values.dtype))
+        # Almost always they are the same to the bit, which is faster to see.
+        if not same and not np.allclose(values, expected, rtol=_ROUNDING, atol=_TINY):
+            raise BrokenHead(f"{name} has other values than {WEIGHTS}")
 
 
 def _alpha(lora: Lora) -> float:

@@ -65,10 +65,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Lora:
-    """A checked folder. `scales` and `ranks` are by module; the weights stay in the file until `pairs` reads them."""
+    """A checked folder. `scales`, `ranks` and `modules`, the shapes of the weights that it is made for, (features out,
+    features in), are by module; its own weights stay in the file until `pairs` reads them."""
 
     folder: Path
     config: Mapping[str, Json]
+    modules: Mapping[str, tuple[int, int]]
     ranks: Mapping[str, int]
     scales: Mapping[str, float]
 
@@ -105,7 +107,7 @@ def read_lora(folder: Path, shape: BaseShape | None = None) -> Lora:
     found = _read_header(folder, shape)
     ranks: dict[str, int] = {}
     scales: dict[str, float] = {}
-    for module, rank in found.items():
+    for module, (rank, _) in found.items():
         if not any(module == target or module.endswith(f".{target}") for target in config["target_modules"]):
             raise _refused(folder, f"it has weights for {module}, which its {CONFIG} does not target")
         expected = _by_pattern(config["rank_pattern"], module, config["r"])
@@ -114,7 +116,7 @@ def read_lora(folder: Path, shape: BaseShape | None = None) -> Lora:
         alpha = _by_pattern(config["alpha_pattern"], module, config["lora_alpha"])
         ranks[module] = rank
         scales[module] = alpha / (math.sqrt(rank) if config["use_rslora"] else rank)
-    lora = Lora(folder, config, ranks, scales)
+    lora = Lora(folder, config, {module: sizes for module, (_, sizes) in found.items()}, ranks, scales)
     changes = False
     for module, pair in lora.pairs():
         if not (np.isfinite(pair.a).all() and np.isfinite(pair.b).all()):
@@ -183,8 +185,8 @@ def _by_pattern(patterns: Mapping[str, Any], module: str, otherwise: Any) -> Any
     return patterns.get(next(keys, ""), otherwise)
 
 
-def _read_header(folder: Path, shape: BaseShape | None) -> dict[str, int]:
-    """Module to rank, from names, types and shapes alone."""
+def _read_header(folder: Path, shape: BaseShape | None) -> dict[str, tuple[int, tuple[int, int]]]:
+    """Module to rank and its weight's shape, from names, types and shapes alone."""
     shapes: dict[str, dict[str, tuple[int, int]]] = {}
     with _open(folder) as tensors:
         for name in tensors.keys():  # noqa: SIM118 (no mapping)
@@ -201,7 +203,7 @@ def _read_header(folder: Path, shape: BaseShape | None) -> dict[str, int]:
             if len(sizes) != 2 or not all(sizes):
                 raise _refused(folder, f"'{name}' has the shape {sizes}; a matrix was expected")
             shapes.setdefault(match[1], {})[match[2]] = (sizes[0], sizes[1])
-    ranks = {}
+    found = {}
     for module, sides in sorted(shapes.items()):
         if len(sides) != 2:
             raise _refused(folder, f"{module} has lora_{next(iter(sides))} alone; the other half is missing")
@@ -212,10 +214,10 @@ def _read_header(folder: Path, shape: BaseShape | None) -> dict[str, int]:
             there = shape.modules.get(module)
             has = f"it is {there[0]} by {there[1]}" if there else "there is none"
             raise _refused(folder, f"{module} is made for a weight of {rows} by {columns}; in this base model {has}")
-        ranks[module] = rank
-    if not ranks:
+        found[module] = (rank, (rows, columns))
+    if not found:
         raise _refused(folder, f"{WEIGHTS} holds no tensors")
-    return ranks
+    return found
 
 
 def _open(folder: Path) -> Any:

@@ -9,6 +9,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -33,8 +35,23 @@ class Base(Model):
     dtype: str = ""
 
 
+@cache
+def code_version() -> str:
+    """What trains adapters here: the version, and a digest of the trainer's sources, which tells two commits apart."""
+    digest = hashlib.sha256()
+    sources = sorted((Path(__file__).parents[1] / "train").glob("*.py"))
+    for source in sources:
+        digest.update(f"{source.name}\0".encode() + source.read_bytes() + b"\0")
+    return f"{__version__}+{digest.hexdigest()[:12]}" if sources else __version__
+
+
 class Provenance(Model):
-    """Where an adapter comes from. `curves` are small: some hundred points each. `created` is when training ended."""
+    """Where an adapter comes from. `created` is when training ended.
+
+    `curves` are small: `step_at` with `step_loss`, and `heldout_at` with `heldout_loss`, some hundred points each; in
+    `step_stage` and `heldout_stage` each point's place among `stages`, the names of what was trained on one after the
+    other. Adapters of earlier versions have neither; there, a stage begins where the steps begin again.
+    """
 
     team: str = DEFAULT_TEAM
     skill: str
@@ -44,7 +61,8 @@ class Provenance(Model):
     run: str
     recipe: Mapping[str, Json]
     created: datetime
-    code: str = __version__
+    code: str = Field(default_factory=code_version)
+    stages: tuple[str, ...] = ()
     curves: Mapping[str, tuple[float, ...]] = Field(default_factory=dict)
     scores: Mapping[str, Json] = Field(default_factory=dict)
 

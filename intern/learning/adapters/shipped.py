@@ -17,8 +17,9 @@ from pathlib import Path
 
 from sqlalchemy.engine import Engine as Database
 
-from intern.errors import InternError
+from intern.errors import InternError, ModelUnavailable
 from intern.learning.adapters.adapter import AdapterFiles, read_manifest, verify
+from intern.learning.adapters.shapes import BaseShape, read_shape
 from intern.store import learning as store
 from intern.store.lock import serialise
 from intern.types import Adapter, Deployment, now
@@ -29,20 +30,28 @@ SHIPPED = "shipped.json"
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 
 
-def adopt(database: Database, root: Path, base: str, team: str, skills: frozenset[str]) -> list[Adapter]:
-    """Put those below `root` in service that belong to one of `skills`; returns them. `base` is the base model's hash.
+def adopt(
+    database: Database, root: Path, base: str, team: str, skills: frozenset[str], model: Path | None = None
+) -> list[Adapter]:
+    """Put those below `root` in service that belong to one of `skills`; returns them. `base` is the base model's hash,
+    `model` its file or folder, whose shape they must fit.
 
     An adapter that cannot be used is left where it lies, and the log says why. Raises StoreFailure.
     """
     named = _named(root)
     if not named:
         return []
+    try:
+        shape = None if model is None else read_shape(model)
+    except ModelUnavailable as error:
+        log.info("the adapters in '%s' are not used: %s", root, error.message)
+        return []
     with database.begin() as connection:
         serialise(connection, "adopt adapters")  # servers may start at the same moment
         known = {adapter.skill for adapter in store.list_adapters(connection, team)}
         known |= {deployment.skill for deployment in store.list_deployments(connection, team)}
         newest: dict[str, Adapter] = {}
-        for files in _worthy([root / digest for digest in named], base, team, skills - known):
+        for files in _worthy([root / digest for digest in named], base, shape, team, skills - known):
             adapter = _adapter(files)
             if adapter.skill not in newest or newest[adapter.skill].version < adapter.version:
                 newest[adapter.skill] = adapter
@@ -71,13 +80,15 @@ def _named(root: Path) -> list[str]:
     return named if good else []
 
 
-def _worthy(folders: Sequence[Path], base: str, team: str, skills: frozenset[str]) -> Iterator[AdapterFiles]:
+def _worthy(
+    folders: Sequence[Path], base: str, shape: BaseShape | None, team: str, skills: frozenset[str]
+) -> Iterator[AdapterFiles]:
     for folder in folders:
         try:
             manifest = read_manifest(folder)
             if manifest.team != team or manifest.skill not in skills:
                 continue
-            files = verify(folder, base=base)
+            files = verify(folder, base=base, shape=shape)
         except InternError as error:
             log.info("the adapter %s is not used: %s", folder.name, error.message)
             continue

@@ -9,7 +9,7 @@ one go. What the skill's folder says is settled already, and what an administrat
 them. What a model wrote is never held out.
 
 Which side an example comes to, and for how long, is said in `splitting.py`; no copy that a user brings takes an example
-of the owners' away.
+of the owners' away, unless that copy was held out before: what is frozen gives way to nothing new.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from intern.learning.examples.items import (
     canonical,
     from_users,
     key_of,
+    openings_of,
     origin_of,
     plain_input,
 )
@@ -57,10 +58,11 @@ def build(
     """Make the dataset. `frozen` and `trained` are keys (see `key_of`) of inputs held out, or trained on, before.
 
     `secret` decides by lot which inputs that users brought are held out, the skill's name which others are.
-    `contributor_cap` is how many examples count of one contributor (the newest ones), folder and imports aside: about
-    250 poisoned examples can plant a backdoor whatever the size of the rest (arXiv 2510.07192).
+    `contributor_cap` is how many examples count of one contributor (the newest ones): about 250 poisoned examples can
+    plant a backdoor whatever the size of the rest (arXiv 2510.07192). Folder and imports are not capped, nor is what a
+    teacher wrote because an owner asked for it; nor what is held out, which is not trained on.
     """
-    work = _Work(schema)
+    work = _Work(schema, frozen)
     splitting = Splitting(skill, secret, work.drop)
     rows = work.checked(gathered)
     rows = work.capped(rows, contributor_cap)
@@ -70,7 +72,7 @@ def build(
     rows = work.settled(rows)
     train, heldout = splitting.split(rows, frozen, trained)
     heldout = work.without_copies(heldout)
-    train = work.without_copies(train)
+    train = work.without_copies(train)  # none of them is frozen
     train, heldout = work.decontaminated(train, heldout)
     heldout = splitting.clustered(heldout)
     return Built(
@@ -85,8 +87,9 @@ def build(
 class _Work:
     """One dataset in the making."""
 
-    def __init__(self, schema: OutputSchema | None) -> None:
+    def __init__(self, schema: OutputSchema | None, frozen: Keys) -> None:
         self.schema = schema
+        self.frozen = frozen
         self.dropped: list[Dropped] = []
 
     def drop(self, row: Kept | Gathered, reason: str, detail: str) -> None:
@@ -104,8 +107,9 @@ class _Work:
             elif self.schema is not None and (problems := self.schema.problems(output)):
                 self.drop(row, "breaks_schema", f"the output breaks the schema{place_of(problems[0], self.schema)}")
             else:
-                origin = origin_of(row.example)
-                kept.append(Kept(example=row.example, key=key_of(row.example), origin=origin, person=row.person))
+                example = row.example
+                hashes = {"key": key_of(example), "origin": origin_of(example), "openings": openings_of(example)}
+                kept.append(Kept(example=example, person=row.person, **hashes))
         return kept
 
     def capped(self, rows: list[Kept], cap: int) -> list[Kept]:
@@ -113,7 +117,8 @@ class _Work:
         kept = []
         for row in reversed(rows):
             who = row.example.contributor
-            if who is not None and row.example.provenance not in TRUSTED:
+            exempt = row.example.provenance in (*TRUSTED, "synthesis") or row.key in self.frozen
+            if who is not None and not exempt:
                 counted[who] += 1
                 if counted[who] > cap:
                     self.drop(row, "contributor_cap", f"more than {cap} examples of one contributor; the newest count")
@@ -166,19 +171,26 @@ class _Work:
         return kept
 
     def without_copies(self, rows: list[Kept]) -> list[Kept]:
-        """Without inputs that nearly repeat another one and have the same output."""
-        texts = [_words_of(row.example) for row in rows]
-        gone: set[int] = set()
-        labels = [canonical(row.example.output) for row in rows]
+        """Without inputs that nearly repeat another one and have the same output; one that was held out before stays,
+        and what repeats it goes."""
+        ordered = sorted(rows, key=lambda row: row.key not in self.frozen)
+        texts = [_words_of(row.example) for row in ordered]
+        gone: set[str] = set()
+        labels = [canonical(row.example.output) for row in ordered]
         for index, kept_index, similarity in find_copies(texts, NEAR, labels=labels):
-            gone.add(index)
-            self.drop(rows[index], "near_duplicate", f"{similarity:.0%} the words of {rows[kept_index].example.id}")
-        return [row for index, row in enumerate(rows) if index not in gone]
+            copy, first = ordered[index], ordered[kept_index]
+            gone.add(copy.key)
+            if first.key in self.frozen and copy.key not in self.frozen:
+                self.drop(copy, "heldout_copy", f"{similarity:.0%} the words of held-out {first.example.id}")
+            else:
+                self.drop(copy, "near_duplicate", f"{similarity:.0%} the words of {first.example.id}")
+        return [row for row in rows if row.key not in gone]
 
     def decontaminated(self, train: list[Kept], heldout: list[Kept]) -> tuple[list[Kept], list[Kept]]:
-        """Training examples without those too near to a held-out one; held-out ones without those of users that are
-        too near to what the owners train on: nobody takes the owners' examples away by copying them."""
-        theirs = [row for row in heldout if from_users(row)]
+        """Training examples without those too near to a held-out one; new held-out ones without those of users that
+        are too near to what the owners train on: nobody takes the owners' examples away by copying them. What was held
+        out before stays: it has judged adapters, and is not trained on in another wording either."""
+        theirs = [row for row in heldout if self._is_new_of_users(row)]
         owners = [row for row in train if row.example.provenance in TRUSTED]
         found = [(theirs[index], owners[other], near) for index, other, near in _near(theirs, owners)]
         while found:
@@ -189,7 +201,7 @@ class _Work:
                     self.drop(row, "near_duplicate", f"{similarity:.0%} the words of {first.example.id}")
             heldout = [row for row in heldout if row.key not in gone]
             pairs = [(heldout[other], train[index], near) for index, other, near in _near(train, heldout)]
-            found = [pair for pair in pairs if from_users(pair[0]) and pair[1].example.provenance in TRUSTED]
+            found = [p for p in pairs if self._is_new_of_users(p[0]) and p[1].example.provenance in TRUSTED]
         copies = set()
         for index, other, similarity in _near(train, heldout):
             copies.add(index)
@@ -197,6 +209,15 @@ class _Work:
                 train[index], "heldout_copy", f"{similarity:.0%} the words of held-out {heldout[other].example.id}"
             )
         return [row for index, row in enumerate(train) if index not in copies], heldout
+
+    def _is_new_of_users(self, row: Kept) -> bool:
+        return from_users(row) and row.key not in self.frozen
+
+
+def copies_of(examples: Sequence[Example], others: Sequence[Example]) -> set[int]:
+    """Places among `examples` of those too near to one of the others; takes seconds for thousands."""
+    found = contaminated([_words_of(one) for one in examples], [_words_of(one) for one in others], NEAR)
+    return {index for index, _, _ in found}
 
 
 def _near(rows: Sequence[Kept], others: Sequence[Kept]) -> list[tuple[int, int, float]]:

@@ -1,4 +1,4 @@
-"""Copies and near-copies among texts, and inputs that contradict themselves.
+"""Copies and near-copies among texts.
 
 In: texts. Out: which ones repeat an earlier one, or are too near to one of another set, and how near. Two texts are as
 similar as their sets of words (Jaccard). MinHash (Broder, 1997) with locality-sensitive hashing finds the pairs worth a
@@ -11,7 +11,6 @@ that more than half of the texts have count only where nothing else is left.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -19,8 +18,6 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import TypeVar
 
 from datasketch import MinHash, MinHashLSH
-
-from intern.types import Json
 
 T = TypeVar("T", bound=Hashable)
 Run = tuple[str, ...]
@@ -80,15 +77,6 @@ def contaminated(texts: Sequence[str], heldout: Sequence[str], threshold: float)
         if best is not None:
             found.append((place, *best))
     return found
-
-
-def contradictions(inputs: Sequence[str], outputs: Sequence[Json]) -> list[tuple[int, ...]]:
-    """Indices of inputs that are the same but for spaces, capitals and a last full stop, where outputs differ."""
-    same: dict[str, list[int]] = defaultdict(list)
-    for place, text in enumerate(inputs):
-        same[" ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(" .!?")].append(place)
-    said = [json.dumps(output, sort_keys=True, ensure_ascii=False) for output in outputs]
-    return [tuple(places) for places in same.values() if len({said[place] for place in places}) > 1]
 
 
 class _Sets:

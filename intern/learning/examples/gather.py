@@ -16,7 +16,7 @@ from intern.types import Example, Json
 
 def gather(skill: Skill, collected: Sequence[Collected], *, augmented: bool = False) -> list[Gathered]:
     """The folder's examples first, then what was collected, oldest first. `augmented`: with synthetic ones too."""
-    folder = [Gathered(example=example) for example in skill.examples]
+    folder = [Gathered(example=example, person=example.person) for example in skill.examples]
     outside = [
         Gathered(example=row.example, person=row.person)
         for row in collected

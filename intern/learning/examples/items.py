@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Set
 from typing import Protocol
 
-from intern.types import Dropped, Example, Json, Model
+from intern.types import Dropped, Example, Json, Message, Model
 
 TRUSTED = ("folder", "import")  # written or confirmed by the skill's owners, in this order: no cap on how many
 
@@ -35,7 +35,7 @@ class Redacts(Protocol):
 
 class Kept(Model):
     """An example of the dataset. `key` is the hash of its input as it was before redaction, `origin` that of both sides
-    to the letter.
+    to the letter, `openings` those of its conversation at each of the user's turns.
 
     A held-out example's `group` is its cluster: the id of the first held-out example of the same thread or author.
     """
@@ -43,6 +43,7 @@ class Kept(Model):
     example: Example
     key: str
     origin: str
+    openings: tuple[str, ...] = ()
     person: str | None = None
 
 
@@ -59,8 +60,27 @@ class Built(Model):
 def key_of(example: Example) -> str:
     """Hash of the normalised input, whatever its punctuation's width, capitals and spaces."""
     turns = [example.input] if isinstance(example.input, str) else [f"{m.role}: {m.content}" for m in example.input]
-    text = "\n".join(" ".join(unicodedata.normalize("NFKC", turn).casefold().split()) for turn in turns)
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+    return hashlib.sha256("\n".join(map(_plain, turns)).encode("utf-8", "replace")).hexdigest()
+
+
+def openings_of(example: Example) -> tuple[str, ...]:
+    """Hashes of what was said up to each turn of the user, normalised as `key_of` does; the last one is of all of it.
+
+    Of two turns of one conversation the earlier one's last is among the later one's. What the system says is left out:
+    it changes with the day.
+    """
+    turns = (
+        [Message(role="user", content=example.input)]
+        if isinstance(example.input, str)
+        else [turn for turn in example.input if turn.role != "system"]
+    )
+    said = hashlib.sha256()
+    found = []
+    for turn in turns:
+        said.update(_plain(f"{turn.role}: {turn.content}").encode("utf-8", "replace") + b"\n")
+        if turn.role == "user":
+            found.append(said.hexdigest())
+    return tuple(found)
 
 
 def origin_of(example: Example) -> str:
@@ -77,6 +97,10 @@ def plain_input(example: Example) -> Json:
 def canonical(value: Json) -> str:
     """One spelling for equal JSON values; texts without outer and doubled spaces."""
     return json.dumps(_collapsed(value), sort_keys=True, ensure_ascii=False)
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _collapsed(value: Json) -> Json:

@@ -26,11 +26,15 @@ class Readiness(Model):
 
 
 def readiness(built: Built, schema: OutputSchema | None, *, min_examples: int) -> Readiness:
-    """What is missing before training makes sense, in sentences with numbers."""
+    """What is missing before training makes sense, in sentences with numbers. `min_examples` counts all that a dataset
+    has, those that it holds out too: whoever brings examples brings both, and does not choose."""
     missing, notes = [], list(built.notes)
     train = [row.example for row in built.train]
-    if len(train) < min_examples:
-        missing.append(f"{len(train)} examples to train on, {min_examples} needed.")
+    usable = len(train) + len(built.heldout)
+    if usable < min_examples:
+        missing.append(f"{usable} examples, {min_examples} needed.")
+    elif not train:
+        missing.append(f"All {usable} examples are held out: there is none to train on.")
     outputs = {canonical(example.output) for example in train}
     if len(train) > 1 and len(outputs) == 1:
         missing.append("Every example has the same output: there is nothing to learn from them.")

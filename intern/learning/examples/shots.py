@@ -30,7 +30,6 @@ from intern.types import Example, Message
 
 FIXED = 17
 NEAREST = 5
-TOKENS = 1500  # of all examples in a prompt together: reading them takes a small model on a CPU seconds
 MOST = 5_000  # examples that are looked through for a request in service
 LOOKED_UP = 50  # of which it is asked at a time whether they are still there
 
@@ -54,17 +53,18 @@ class Shots:
         self._tokens: dict[str, int] = {}  # of examples that were measured
 
     async def shown(
-        self, mode: Mode, request: str | Vectors, engine: Engine, *, there: There | None = None
+        self, mode: Mode, request: str | Vectors, engine: Engine, *, room: int, there: There | None = None
     ) -> list[Turns]:
-        """Those to show with a request, given as its text or as its vector. `there` says which may still be shown."""
+        """Those to show with a request, given as its text or as its vector: as many as fit into `room` tokens. `there`
+        says which may still be shown."""
         if mode == "none" or not self._examples:
             return []
         if mode == "nearest":
             nearest = await _first(await self._nearest(request), NEAREST, there)
-            return (await self._fitting(nearest, engine))[::-1]
+            return (await self._fitting(nearest, engine, room))[::-1]
         if self._varied is None:
             self._varied = varied(self._skill, self._examples)
-        return await self._fitting(await _first(self._varied, FIXED, there), engine)
+        return await self._fitting(await _first(self._varied, FIXED, there), engine, room)
 
     async def _nearest(self, request: str | Vectors) -> list[Example]:
         if (vectors := self._vectors) is None:
@@ -78,17 +78,16 @@ class Shots:
         self._vectors = await asyncio.to_thread(self._embed, [example.text for example in self._examples])
         return self._vectors
 
-    async def _fitting(self, examples: Sequence[Example], engine: Engine) -> list[Turns]:
+    async def _fitting(self, examples: Sequence[Example], engine: Engine, room: int) -> list[Turns]:
+        """In their order; one that is too long for what is left makes way for the next."""
         fitting: list[Turns] = []
-        used = 0
         for example in examples:
             turns = as_turns(self._skill, example)
             if example.id not in self._tokens:
                 self._tokens[example.id] = await prompts.measure(engine, turns, 0)
-            used += self._tokens[example.id]
-            if used > TOKENS:
-                break
-            fitting.append(turns)
+            if self._tokens[example.id] <= room:
+                room -= self._tokens[example.id]
+                fitting.append(turns)
         return fitting
 
 
@@ -115,8 +114,9 @@ class ServedShots:
         self._engine = engine
         self._known: dict[tuple[str, str], _Served] = {}
 
-    async def shown(self, team: str, skill: Skill, request: str | Vectors) -> list[Turns]:
-        """Worked examples for a request; none before the skill has a dataset. Raises StoreFailure."""
+    async def shown(self, team: str, skill: Skill, request: str | Vectors, *, room: int) -> list[Turns]:
+        """Worked examples for a request, as many as fit into `room` tokens; none before the skill has a dataset. Raises
+        StoreFailure."""
         mode = skill.spec.prompting.examples
         if mode == "none":
             return []
@@ -138,7 +138,7 @@ class ServedShots:
             found = await asyncio.to_thread(self._still_there, team, skill.name, collected) if collected else set()
             return found | {example.id for example in examples if example.provenance == "folder"} & in_folder
 
-        return await known.shots.shown(mode, request, self._engine, there=there)
+        return await known.shots.shown(mode, request, self._engine, room=room, there=there)
 
     def _newest(self, team: str, skill: str) -> tuple[str, int] | None:
         with self._database.connect() as connection:

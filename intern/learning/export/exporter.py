@@ -25,6 +25,7 @@ from intern.learning.adapters.adapter import AdapterFiles, read_verdict, verify
 from intern.learning.adapters.gguf_head import read_head
 from intern.learning.adapters.manifest import as_json
 from intern.learning.adapters.shapes import read_shape
+from intern.learning.disk import sync
 from intern.learning.examples.rows import prompt_of
 from intern.learning.export import card, gguf_model, process
 from intern.learning.export.describe import describe
@@ -275,7 +276,7 @@ class Exporter:
         }
         (folder / REPORT).write_bytes(as_json(report))
         for path in (*folder.iterdir(), folder):
-            _sync(path)
+            sync(path)
         check_free(target, force)
         former = target.with_name(f"{_FORMER}{target.name}")
         if target.exists():
@@ -286,7 +287,7 @@ class Exporter:
             if former.exists():
                 os.rename(former, target)
             raise
-        _sync(target.parent)
+        sync(target.parent)
         shutil.rmtree(former, ignore_errors=True)
         sizes = {path.name: path.stat().st_size for path in sorted(target.iterdir())}
         return Exported(
@@ -319,17 +320,6 @@ def _check_installed(format: Format) -> None:
             f"The format {format} needs {', '.join(missing)}, which this installation lacks. Run `make train` in the "
             "project's folder, or install the extra: pip install 'llama-intern[train]'."
         )
-
-
-def _sync(path: Path) -> None:
-    """Bring a file, or a folder's entries, to the disk. Windows neither needs nor offers it for folders."""
-    if os.name == "nt" and path.is_dir():
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _megabytes(size: int) -> str:

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from intern.errors import AdapterRefused, InternError, ModelUnavailable, StoreFailure
 from intern.learning.export.formats import JOB, PROMPTS, ExportJob, Prompt
-from intern.learning.train.job import Event, write_lines
+from intern.learning.train.job import LINE_BYTES, Event, write_lines
+from intern.learning.train.process import inherited
 
 _ERRORS = "errors.log"
 _PREFIX = re.compile(r"^adapter [^:]+: ")  # how AdapterRefused begins
@@ -49,7 +50,8 @@ async def run(folder: Path, job: ExportJob) -> AsyncGenerator[Event, None]:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
-            env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"},
+            limit=LINE_BYTES,
+            env=inherited(os.environ),
             preexec_fn=_step_back,
         )
         assert process.stdout is not None

@@ -25,6 +25,11 @@ _MAX_DIGITS = 300
 _ANYTHING = Place({}, {}).kinds
 
 
+def is_boolean_word(text: str) -> bool:
+    """Whether a cell's text is one of those that are read as true or false."""
+    return text.strip().casefold() in _TRUE | _FALSE
+
+
 def coerce(cell: Json, place: Place, rules: Mapping) -> Json:
     """The cell as the type that its field takes. Raises InvalidInput that says what would be right.
 

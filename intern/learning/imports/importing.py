@@ -16,7 +16,7 @@ from intern.learning.imports.coercion import as_text, coerce
 from intern.learning.imports.conversation import content_of, split_conversation, turns_of
 from intern.learning.imports.fields import Place, top
 from intern.learning.imports.mapping import OWN_COLUMNS, Mapping, fill, holes
-from intern.learning.imports.nulls import apply_null_rule, is_null_word
+from intern.learning.imports.nulls import NULL_WORDS, apply_null_rule, is_null_word
 from intern.learning.imports.rowfile import RowFile, names_shown, texts_problem
 from intern.schema import OutputSchema, parse_json
 from intern.skill import parse_example
@@ -129,7 +129,7 @@ def _check_own_header(columns: Sequence[str]) -> None:
     if missing or unknown:
         what = f"has no column '{missing[0]}'" if missing else f"has an unknown column '{unknown[0][:80]}'"
         raise InvalidInput(
-            f"The CSV {what}; its columns are input, output and, where wanted, id, group, split.", param="file"
+            f"The CSV {what}; its columns are input, output and, where wanted, id, group, person, split.", param="file"
         )
 
 
@@ -174,7 +174,8 @@ class _Reader:
             example = parse_example(row, self._schema, check_output=mapping.layout == "own")
         except InvalidInput as error:
             if mapping.layout != "own":
-                error.param = {"id": mapping.id, "group": mapping.group}.get(error.param or "", mapping.columns[0])
+                named = {"id": mapping.id, "group": mapping.group, "person": mapping.person}
+                error.param = named.get(error.param or "", mapping.columns[0])
             raise
         contributor = self._word(cells, mapping.contributor)
         if contributor is not None and (len(contributor) > MAX_CONTRIBUTOR or texts_problem(contributor)):
@@ -182,8 +183,12 @@ class _Reader:
         return row, example.model_copy(update={"provenance": "import", "contributor": contributor})
 
     def _own(self, cells: Map[str, Json]) -> dict[str, Json]:
-        """The row as it stands. Of CSV, empty cells of optional columns are none, and an output may be JSON."""
-        row = {name: cell for name, cell in cells.items() if not self._is_csv or cell or name in ("input", "output")}
+        """The row as it stands. Of CSV, optional cells that stand for null are none, and an output may be JSON."""
+        row = {
+            name: cell
+            for name, cell in cells.items()
+            if not self._is_csv or name in ("input", "output") or not is_null_word(str(cell or ""))
+        }
         output = row.get("output")
         if self._schema is not None and isinstance(output, str) and (self._is_csv or "string" not in self._top.kinds):
             value, problems = parse_json(output)
@@ -204,7 +209,7 @@ class _Reader:
         if not given or (isinstance(given, str) and not given.strip()):
             raise InvalidInput("is empty; an input is needed", param=mapping.columns[0])
         row: dict[str, Json] = {"input": given, "output": self._output(cells, answer)}
-        for name in ("id", "group"):
+        for name in ("id", "group", "person"):
             if (word := self._word(cells, getattr(mapping, name))) is not None:
                 row[name] = word
         if (word := self._word(cells, mapping.split)) is not None:
@@ -316,9 +321,9 @@ class _Reader:
             raise InvalidInput(error.message, param=_column_of(error.param or "", columns)) from error
 
     def _word(self, cells: Map[str, Json], column: str | None) -> str | None:
-        """A short text of an optional column, or None."""
+        """A short text of an optional column; None where it is empty or says that there is none."""
         cell = None if column is None else _cell(cells, column, None)
-        if cell is None or (isinstance(cell, str) and not cell.strip()):
+        if cell is None or (isinstance(cell, str) and is_null_word(cell, (*NULL_WORDS, *self._mapping.null_words))):
             return None
         if not isinstance(cell, str | int | float):
             raise InvalidInput("must be a text or a number", param=column)

@@ -7,6 +7,9 @@ columns when nothing can be told. Knows nothing of files, and changes no row.
 Recognised: the project's own (input, output), OpenAI's chat (messages), ShareGPT (conversations), Alpaca (instruction,
 input, output), Dolly (instruction, context, response), prompt and completion, question and answer, text and label. For
 a skill with a schema, columns that are like its fields in name and content become the output, one field each.
+
+A column of short texts with a name for people may be who wrote the requests, or the requests: who wrote them is guessed
+last, from the columns that are left.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from functools import partial
 from typing import Any
 
 from intern.errors import InvalidInput
-from intern.learning.imports.coercion import coerce
+from intern.learning.imports.coercion import coerce, is_boolean_word
 from intern.learning.imports.conversation import looks_like_turns, split_conversation
 from intern.learning.imports.fields import Place, leaves, top
 from intern.learning.imports.importing import SPLITS
@@ -29,6 +32,7 @@ from intern.learning.imports.mapping import OWN, OWN_COLUMNS, Layout, Mapping, h
 from intern.learning.imports.nulls import is_null_word
 from intern.learning.imports.rowfile import names_shown
 from intern.schema import OutputSchema, parse_json
+from intern.skill import MAX_PERSON
 from intern.types import Json
 
 INPUTS = (
@@ -55,6 +59,10 @@ OUTPUTS = (
 EXTRAS = {
     "id": ("id", "example_id", "uid", "uuid", "guid", "row_id"),
     "group": ("group", "group_id", "thread", "thread_id", "conversation_id"),
+    "person": (
+        *("person", "person_id", "customer", "customer_id", "user", "user_id", "author", "author_id", "requester"),
+        *("requester_id", "sender", "from", "email", "mail"),
+    ),
     "split": ("split", "subset", "fold", "partition"),
     "contributor": ("contributor", "annotator", "annotator_id", "labeler", "labeller", "worker_id"),
 }
@@ -76,6 +84,12 @@ MAX_INPUTS = 100
 _COMMA = re.compile(r"[+-]?[\d.]*\d,\d{1,2}")
 _POINT = re.compile(r"[+-]?[\d,]*\d\.\d{1,2}")
 _EITHER_MARK = (OWN, OWN.model_copy(update={"decimal": ","}))
+_ADDRESS = re.compile(r"(?:[^<>@]{1,100}<)?[^\s<>@]+@[^\s<>@]+\.[^\s<>@]+>?")
+_LONGEST_NAME = 4  # words
+# Different authors that a column must name, of as many rows or more: languages and kinds of customers are fewer.
+_AUTHORS = 5
+_AUTHORS_SHARE = 0.2  # of the rows
+_ANSWERED_BY = ("assistant", "bot", "response")  # columns beside which `user` is what the user said
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
@@ -143,7 +157,9 @@ class _Guess:
     def input(self, taken: Collection[str]) -> dict[str, Any]:
         """The columns with a name for inputs; without any, all that are not taken."""
         free = self._free(taken)
-        found = [name for name in free if name.strip().casefold() in (*INPUTS, *BESIDE)] or free
+        found = [name for name in free if name.strip().casefold() in (*INPUTS, *BESIDE)]
+        found = found or [name for name in self._columns if name not in taken and name.strip().casefold() in INPUTS]
+        found = found or free
         if not found:
             raise self._unclear("no column is left for the input")
         return {"input": found[:MAX_INPUTS], **({"labels": True} if len(found) > 1 else {})}
@@ -177,12 +193,39 @@ class _Guess:
     def extras(self, taken: Collection[str]) -> dict[str, Any]:
         found = {}
         for key, names in EXTRAS.items():
-            column = next((self._by_name[name] for name in names if name in self._by_name), None)
-            if column is None or column in taken or column in top(self._schema).names:
+            there = (self._by_name[name] for name in names if name in self._by_name)
+            free = (name for name in there if name not in taken and name not in top(self._schema).names)
+            column = next((name for name in free if key != "person" or self._says_who(name)), None)
+            if column is None:
                 continue
             if key != "split" or all(str(cell).strip().casefold() in SPLITS for cell in self._cells(column)):
                 found[key] = column
         return found
+
+    def _says_who(self, column: str) -> bool:
+        """Whether a column with a name for people holds numbers, names or addresses of many, and neither what they
+        wrote nor a field of the output."""
+        name = column.strip().casefold()
+        if name == "user" and any(other in self._by_name for other in _ANSWERED_BY):
+            return False
+        if max((_likeness(column, field, close=True) for field, _ in self._leaves), default=0.0) >= ALIKE:
+            return False
+        cells = self._cells(column, len(self._sample))
+        # Of two columns one is the input and one the output.
+        if len(self._columns) < 3 or not cells or not all(_names_one(cell, name in INPUTS) for cell in cells):
+            return False
+        if all(isinstance(cell, str) and is_boolean_word(cell) for cell in cells):
+            return False
+        return len(set(map(str, cells))) >= min(len(cells), max(_AUTHORS, _AUTHORS_SHARE * len(cells)))
+
+    def _is_for_sure_who(self, column: str) -> bool:
+        """Whether a column says who, and what it holds can be no request: numbers, addresses, or ids by its name."""
+        name = column.strip().casefold()
+        if name not in EXTRAS["person"] or not self._says_who(column):
+            return False
+        return name.endswith("_id") or all(
+            str(cell).strip().isdecimal() or _is_address(cell) for cell in self._cells(column)
+        )
 
     def _is_own(self) -> bool:
         if not set(self._columns) <= set(OWN_COLUMNS) or not {"input", "output"} & set(self._columns):
@@ -206,12 +249,13 @@ class _Guess:
 
     def _free(self, taken: Collection[str]) -> list[str]:
         """The columns that are not taken, and are not for something else than input and output."""
-        extras = set(self.extras(taken).values())
-        return [name for name in self._columns if name not in taken and name not in extras]
+        others = {name for key, name in self.extras(taken).items() if key != "person"}
+        left = [name for name in self._columns if name not in taken and name not in others]
+        return [name for name in left if not self._is_for_sure_who(name)]
 
-    def _cells(self, column: str) -> list[Json]:
+    def _cells(self, column: str, rows: int = _COMPARED) -> list[Json]:
         """The first cells of a column that hold something."""
-        found = (cells.get(column) for cells in self._sample[:_COMPARED])
+        found = (cells.get(column) for cells in self._sample[:rows])
         return [cell for cell in found if not (cell is None or (isinstance(cell, str) and is_null_word(cell)))]
 
     def _holds_json(self, column: str) -> bool:
@@ -284,6 +328,18 @@ def _dialect(cell: Json) -> Layout:
 
 def _mostly(holds: Callable[[Any], bool], cells: Sequence[Json], share: float = _FITTING) -> bool:
     return sum(holds(cell) for cell in cells) >= share * len(cells)
+
+
+def _names_one(cell: Json, mails: bool) -> bool:
+    """Whether a cell is a number, a name or a mail address, and where it is about `mails`, only the latter."""
+    text = cell if isinstance(cell, str) else ""
+    if mails or _is_address(cell):
+        return _is_address(cell)
+    return type(cell) is int or (0 < len(text) <= MAX_PERSON and len(text.split()) <= _LONGEST_NAME)
+
+
+def _is_address(cell: Json) -> bool:
+    return isinstance(cell, str) and bool(_ADDRESS.fullmatch(cell.strip()))
 
 
 def _is_json(cell: Json) -> bool:

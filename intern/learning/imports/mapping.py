@@ -18,7 +18,7 @@ from intern.learning.imports.nulls import NOT_STATED, NULL_WORDS, NullRule
 from intern.schema import MAX_VALUE_DEPTH
 from intern.types import Json, Model
 
-OWN_COLUMNS = ("input", "output", "id", "group", "split")
+OWN_COLUMNS = ("input", "output", "id", "group", "person", "split")
 MAX_TEXT = 65_536
 MAX_HOLES = 200  # of a template: each is filled for every row
 MAX_FIELDS = 200  # of an output that have columns of their own: each is filled for every row
@@ -58,6 +58,7 @@ class Mapping(Model):
     output: Column | Map[str, Column] | None = None
     id: Column | None = None
     group: Column | None = None
+    person: Column | None = None
     split: Column | None = None
     contributor: Column | None = None
     nulls: NullRule = "keep"
@@ -107,11 +108,11 @@ class Mapping(Model):
         """Every column that is read."""
         inputs = holes(self.template) if self.template else self.input or (self.messages or "",)
         output = (self.output,) if isinstance(self.output, str) else tuple(self.fields.values())
-        extras = (self.id, self.group, self.split, self.contributor)
+        extras = (self.id, self.group, self.person, self.split, self.contributor)
         return tuple(dict.fromkeys((*inputs, *output, *(name for name in extras if name))))
 
 
-OWN = Mapping(layout="own", input=("input",), output="output", id="id", group="group", split="split")
+OWN = Mapping(layout="own", input=("input",), output="output", id="id", group="group", person="person", split="split")
 
 
 def holes(template: str) -> tuple[str, ...]:

@@ -61,12 +61,17 @@ def decide(
 ) -> Ruling:
     """Judge the candidate. `outcomes` is rival's name to its outcomes, one for each held-out example.
 
-    There must be a candidate and at least one prompt-only rival; outside systems are compared and decide nothing.
+    There must be a candidate and at least one prompt-only rival; outside systems are compared and decide nothing. What
+    the engine failed to answer counts against the candidate, and never for it: a rival's failures are left out.
     `confidence` is that of all intervals: `confidence_for(k)` for the k-th candidate on the same held-out examples.
     `identities` are answers to questions about itself, by rival; they count where candidate and reference have them.
     Raises InvalidInput when a rival is missing, has an example twice, or shares none with the candidate.
     """
     settings = settings or GateSettings()
+    outcomes = {
+        name: [outcome for outcome in some if name == CANDIDATE or not outcome.failed]
+        for name, some in outcomes.items()
+    }
     prompts = [name for name in PROMPT_ONLY if outcomes.get(name)]
     if not outcomes.get(CANDIDATE) or not prompts:
         missing = "candidate" if not outcomes.get(CANDIDATE) else f"prompt-only rival ({', '.join(PROMPT_ONLY)})"
@@ -111,6 +116,7 @@ class _Case:
             CALLED[reference],
             settings.refusal,
             (both[0], both[1]) if both[0] is not None and both[1] is not None else None,
+            {CALLED[name]: outcomes[name] for name in prompts},
         )
 
     def rule(self) -> Ruling:

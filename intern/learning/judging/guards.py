@@ -1,8 +1,9 @@
 """What a candidate may not break, whatever it scores: outcomes of candidate and reference in, `Guard`s out.
 
 The reference is what would be served without the candidate. Each guard speaks only where its matter is part of the
-skill: nothing on citations without citations, nothing on refusals where no field may be null. Guards do not know the
-gate's rulings. They always judge with 95% confidence: that a candidate is the tenth one is no reason to look away.
+skill: nothing on grounding without documents, nothing on refusals where no held-out example is to be refused, or the
+answers are plain text, in which saying no looks like any other sentence. Guards do not know the gate's rulings. They
+always judge with 95% confidence: that a candidate is the tenth one is no reason to look away.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 from intern.learning.judging.attributes import Identity, Missed
@@ -17,14 +19,17 @@ from intern.learning.judging.comparison import shortened
 from intern.learning.judging.metrics import normal_form, null_decisions
 from intern.learning.judging.outcomes import Difference, Guard, Outcome
 from intern.learning.judging.repetition import distinct_n, loops, texts
-from intern.learning.judging.statistics import paired_difference, wilson
+from intern.learning.judging.statistics import clustered_mean, paired_difference, wilson
 from intern.types import Json
 
 VALID_FLOOR = 0.9  # share of answers that keep the schema, however bad the reference is
 DISTINCT_FACTOR = 0.5  # distinct bigrams, as a share of the expected outputs' for the same requests
 CONSTANT = 0.98  # share of answers that are one and the same
 _LEAST_WORDS = 200  # of free text, to judge its variety
-_USELESS = 0.5  # a reference that leaves out so many values that are there is no measure of leaving out
+REFUSAL_FLOOR = 0.5  # share of what is to be left out that is left out, however bad the reference is
+_MOST_LOST = 0.05  # of the share of words that stand in what is cited: other words for the same are no harm
+_USELESS = 0.5  # a rival that leaves out more of the values that are there is no measure of leaving out
+_TELLS = 0.2  # nor is one whose recall is not higher by so much: it leaves out everything, nothing, or by lot
 
 FORGOTTEN = 2  # questions about itself that a candidate may not get wrong on balance, or FORGOTTEN_SHARE of all
 FORGOTTEN_SHARE = 0.1
@@ -40,16 +45,19 @@ def check_guards(
     called: str,
     refusal: Refusal | None = None,
     identities: tuple[Identity, Identity] | None = None,
+    prompts: Mapping[str, Sequence[Outcome]] | None = None,
 ) -> tuple[Guard, ...]:
     """Every guard that applies. `called` is the reference's name in sentences ("the adapter in service").
 
     `refusal` declares how the skill says no to what is out of its scope; without it, leaving a field null is meant.
-    `identities` are the candidate's and the reference's answers to the same questions about themselves.
+    `identities` are the candidate's and the reference's answers to the same questions about themselves. `prompts` are
+    the outcomes of prompt-only rivals, by their names in sentences: who refuses best of them stands in for a reference
+    that refuses everything, or nothing.
     """
     found = [
         _schema(candidate, reference, called),
-        _citations(candidate, reference, called),
-        _refusals(candidate, reference, called, refusal),
+        _grounding(candidate, reference, called),
+        _refusals(candidate, {called: reference}, prompts or {}, refusal),
         _variety(candidate),
         _loops(candidate),
         _constant(candidate),
@@ -69,38 +77,100 @@ def _schema(candidate: Sequence[Outcome], reference: Sequence[Outcome], called: 
     return Guard(name="schema", passed=True, detail=f"{detail}.")
 
 
-def _citations(candidate: Sequence[Outcome], reference: Sequence[Outcome], called: str) -> Guard | None:
-    change = _change(candidate, reference, lambda o: None if o.cited is None else float(o.cited))
-    if change is None:
+def _grounding(candidate: Sequence[Outcome], reference: Sequence[Outcome], called: str) -> Guard | None:
+    """What answers say must stand in what they cite, as far as with the reference or in the expected outputs, whichever
+    asks for less: a reference that copies passages, or cites all of them, is no reason to. Losing up to _MOST_LOST is
+    borne. And the right ones be cited.
+    """
+    against = _change(candidate, reference, lambda o: o.support)
+    expected = _change(candidate, candidate, lambda o: o.support, lambda o: o.support_expected)
+    support = [(change, of) for change, of in ((against, called), (expected, "the expected outputs")) if change]
+    sources = _change(candidate, reference, lambda o: o.sources)
+    details = []
+    broken = False
+    if support:
+        share = fmean(outcome.support for outcome in candidate if outcome.support is not None)
+        details.append(f"{share:.0%} of what the answers say stands in the passages that they rest on")
+        broken = all(_fell(change) and change.interval.mean < -_MOST_LOST for change, _ in support)
+        if broken:
+            details[-1] += "".join(f", {_against(change, of)}" for change, of in support)
+    if sources:
+        share = fmean(outcome.sources for outcome in candidate if outcome.sources is not None)
+        details.append(f"{share:.0%} of the sources are right")
+        if _fell(sources):
+            details[-1] += f", {_against(sources, called)}"
+    if not details:
         return None
-    share = fmean(outcome.cited for outcome in candidate if outcome.cited is not None)
-    detail = f"{share:.0%} of the answers with citations cite only passages that were shown"
-    if _fell(change):
-        return Guard(name="citations", passed=False, detail=f"{detail}, {_against(change, called)}.")
-    return Guard(name="citations", passed=True, detail=f"{detail}.")
+    passed = not broken and not (sources and _fell(sources))
+    return Guard(name="grounding", passed=passed, detail=f"{'; '.join(details)}.")
+
+
+@dataclass(frozen=True)
+class _Refusing:
+    """How a rival says no: the share of what is to be left out that it leaves out, and of what is not."""
+
+    recall: float
+    needless: float
+
+    @classmethod
+    def of(cls, outcomes: Sequence[Outcome], refusal: Refusal | None) -> _Refusing:
+        decisions = [decision for outcome in outcomes for decision in _decisions(outcome, refusal)]
+        rightly, wrongly = ([said for right, said in decisions if right is side] for side in (True, False))
+        return cls(recall=fmean(rightly) if rightly else 0.0, needless=fmean(wrongly) if wrongly else 0.0)
+
+    @property
+    def informed(self) -> float:
+        """Youden's J (1950): 0 for a rival that leaves out everything, nothing, or by lot."""
+        return self.recall - self.needless
+
+    @property
+    def usable(self) -> bool:
+        return self.needless <= _USELESS and self.informed >= _TELLS
 
 
 def _refusals(
-    candidate: Sequence[Outcome], reference: Sequence[Outcome], called: str, refusal: Refusal | None
+    candidate: Sequence[Outcome],
+    reference: Mapping[str, Sequence[Outcome]],
+    prompts: Mapping[str, Sequence[Outcome]],
+    refusal: Refusal | None,
 ) -> Guard | None:
-    """Recall of what is rightly not answered must not fall beyond the interval."""
+    """Recall of what is rightly not answered must not fall beyond the interval, nor lie below the floor beyond it."""
 
     def recall(outcome: Outcome) -> float | None:
         given = [said for right, said in _decisions(outcome, refusal) if right]
         return fmean(given) if given else None
 
-    rates = [rate for outcome in candidate if (rate := recall(outcome)) is not None]
+    rates = {outcome.example: rate for outcome in candidate if (rate := recall(outcome)) is not None}
     if not rates:
         return None
-    detail = f"{fmean(rates):.0%} of what the request does not tell is left out"
-    needless = [said for outcome in reference for right, said in _decisions(outcome, refusal) if not right]
-    if needless and fmean(needless) > _USELESS:
-        more = f"{called} leaves out {fmean(needless):.0%} of what it does tell, and is no measure"
+    share = clustered_mean(list(rates.values()), [o.group for o in candidate if o.example in rates])
+    detail = f"{share.mean:.0%} of what the request does not tell is left out"
+    if share.high is not None and share.high < REFUSAL_FLOOR:
+        return Guard(name="refusal", passed=False, detail=f"Only {detail}; at least {REFUSAL_FLOOR:.0%} must be.")
+    (called,) = reference
+    measure, more = _measure(reference, prompts, refusal)
+    if measure is None:
         return Guard(name="refusal", passed=True, detail=f"{detail}; {more}.")
-    change = _change(candidate, reference, recall)
+    outcomes = reference[called] if measure == called else prompts[measure]
+    change = _change(candidate, outcomes, recall)
     if change is not None and _fell(change):
-        return Guard(name="refusal", passed=False, detail=f"{detail}, {_against(change, called)}.")
-    return Guard(name="refusal", passed=True, detail=f"{detail}.")
+        return Guard(name="refusal", passed=False, detail=f"{detail}, {_against(change, measure)}.")
+    return Guard(name="refusal", passed=True, detail=f"{detail}{f'; {more}' if more else ''}.")
+
+
+def _measure(
+    reference: Mapping[str, Sequence[Outcome]], prompts: Mapping[str, Sequence[Outcome]], refusal: Refusal | None
+) -> tuple[str | None, str]:
+    """Whose refusals are the measure, if anybody's, and what there is to say about the reference's."""
+    ((called, outcomes),) = reference.items()
+    own = _Refusing.of(outcomes, refusal)
+    if own.usable:
+        return called, ""
+    rates = f"{own.recall:.0%} of that and {own.needless:.0%} of what it does tell"
+    said = f"{called} leaves out {rates}, and is no measure"
+    others = {name: _Refusing.of(some, refusal) for name, some in prompts.items()}
+    best = max((name for name in others if others[name].usable), key=lambda name: others[name].informed, default=None)
+    return best, said
 
 
 def _variety(candidate: Sequence[Outcome]) -> Guard | None:
@@ -170,13 +240,16 @@ def _decisions(outcome: Outcome, refusal: Refusal | None) -> list[tuple[bool, bo
     return [(normal_form(outcome.expected.get(field)) == no, said)]
 
 
+Measure = Callable[[Outcome], float | None]
+
+
 def _change(
-    candidate: Sequence[Outcome], reference: Sequence[Outcome], measure: Callable[[Outcome], float | None]
+    candidate: Sequence[Outcome], reference: Sequence[Outcome], measure: Measure, other_measure: Measure | None = None
 ) -> Difference | None:
     """The paired difference of a measure on the examples where both have one; None where there are none."""
     mine, other = (
-        {outcome.example: value for outcome in outcomes if (value := measure(outcome)) is not None}
-        for outcomes in (candidate, reference)
+        {outcome.example: value for outcome in outcomes if (value := read(outcome)) is not None}
+        for outcomes, read in ((candidate, measure), (reference, other_measure or measure))
     )
     if not mine.keys() & other.keys():
         return None

@@ -27,6 +27,7 @@ from sacrebleu.metrics.chrf import CHRF
 from scipy.optimize import linear_sum_assignment
 
 from intern.errors import InvalidInput
+from intern.learning.judging.outcomes import TextScores
 from intern.types import Json, Metric, Model
 
 _CHRF = CHRF()  # chrF2: six character n-grams, no word n-grams
@@ -68,6 +69,21 @@ def score_fields(expected: Json, output: Json, metrics: Mapping[str, Metric]) ->
     return {name: score_value(expected, output, metric) for name, metric in compared.items()}
 
 
+def text_fields(expected: Json, output: Json, metrics: Mapping[str, Metric]) -> dict[str, TextScores]:
+    """chrF and token F1 apart, for each field that is compared as text; their mean is the field's score."""
+    found = {}
+    for name in (name for name, metric in metrics.items() if metric == "text"):
+        if isinstance(expected, Mapping):
+            pair = expected.get(name), output.get(name) if isinstance(output, Mapping) else None
+            lost = not isinstance(output, Mapping)
+        else:
+            pair, lost = (expected, output), False
+        halves = ([0.0] if lost else _leaf_scores(*pair, half) for half in (_chrf_alone, _token_f1_alone))
+        chrf_mean, f1_mean = (sum(scores) / len(scores) for scores in halves)
+        found[name] = TextScores(chrf=chrf_mean, token_f1=f1_mean)
+    return found
+
+
 def mean_score(fields: Mapping[str, float]) -> float:
     """The score of a whole answer: the plain mean over its fields."""
     return sum(fields.values()) / len(fields)
@@ -86,11 +102,16 @@ def exact_match(expected: Json, output: Json) -> bool:
 
 def text_score(expected: str, output: str) -> float:
     """Mean of chrF and token F1 of two texts, 0 to 1."""
+    return sum(_halves(expected, output)) / 2
+
+
+def _halves(expected: str, output: str) -> tuple[float, float]:
+    """(chrF, token F1) of two texts; the same text is 1 by both, and an empty one 0."""
     if _collapsed(expected) == _collapsed(output):
-        return 1.0
+        return 1.0, 1.0
     if not expected.strip() or not output.strip():
-        return 0.0
-    return (chrf(expected, output) + token_f1(expected, output)) / 2
+        return 0.0, 0.0
+    return chrf(expected, output), token_f1(expected, output)
 
 
 def chrf(expected: str, output: str) -> float:
@@ -226,6 +247,16 @@ def _exact(expected: Json, output: Json) -> float:
 def _text(expected: Json, output: Json) -> float:
     both = isinstance(expected, str) and isinstance(output, str)
     return text_score(expected, output) if both else _exact(expected, output)
+
+
+def _chrf_alone(expected: Json, output: Json) -> float:
+    both = isinstance(expected, str) and isinstance(output, str)
+    return _halves(expected, output)[0] if both else _exact(expected, output)
+
+
+def _token_f1_alone(expected: Json, output: Json) -> float:
+    both = isinstance(expected, str) and isinstance(output, str)
+    return _halves(expected, output)[1] if both else _exact(expected, output)
 
 
 def _number(expected: Json, output: Json) -> float:

@@ -7,9 +7,9 @@ Data only. `metrics.py` makes field scores, `evaluate.py` outcomes, `summary.py`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from intern.types import Json, Model
 
@@ -24,11 +24,25 @@ CANDIDATE = "candidate"
 Decision = Literal["promote", "reject", "inconclusive", "prompting_is_enough"]
 
 
+def _without(body: Any, *former: str) -> Any:
+    """A stored body without what former versions kept in it."""
+    return {name: value for name, value in body.items() if name not in former} if isinstance(body, dict) else body
+
+
+class TextScores(Model):
+    """The two halves of the metric `text`, each 0 to 1: chrF (Popovic 2015) and token F1 (Rajpurkar et al. 2016)."""
+
+    chrf: float
+    token_f1: float
+
+
 class Outcome(Model):
     """What one rival made of one held-out example.
 
     `fields` are the scores by output field (a text skill has the one field `text`), `score` their mean. An answer that
-    broke the schema has `valid` false and scores 0 everywhere. `tokens` counts the completion; `seconds` is wall time.
+    broke the schema has `valid` false and scores 0 everywhere. `tokens` counts the completion; `seconds` is wall time,
+    0 where the answer was remembered and not generated now. `failed`: the engine gave no answer, which counts as a
+    broken one. `support`, `support_expected` and `sources` are a `support.Grounding`.
     """
 
     example: str
@@ -42,7 +56,17 @@ class Outcome(Model):
     tokens: int = 0
     prompt_tokens: int = 0
     seconds: float = 0.0
-    cited: bool | None = None  # every citation names a passage that was shown; None where nothing is cited
+    examples: int | None = None  # worked ones in its prompt; None where nobody knows
+    failed: bool = False
+    texts: Mapping[str, TextScores] = {}  # of the fields that are compared as text
+    support: float | None = None
+    support_expected: float | None = None
+    sources: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stored(cls, body: Any) -> Any:
+        return _without(body, "cited")
 
 
 class Interval(Model):
@@ -72,8 +96,19 @@ class Difference(Model):
     needed: int | None = None
 
 
+class Against(Model):
+    """Every other rival against the one called `rival`: its score minus that one's, on the examples that both answered.
+
+    `field` is the output field that was compared; None is the mean over all scored fields.
+    """
+
+    rival: str
+    differences: Mapping[str, Difference]
+    field: str | None = None
+
+
 class Summary(Model):
-    """One rival on all held-out examples."""
+    """One rival on all held-out examples. None: nothing of the kind was there to measure."""
 
     n: int
     valid: float
@@ -81,10 +116,23 @@ class Summary(Model):
     metrics: Mapping[str, Interval]
     null_precision: float | None = None
     null_recall: float | None = None
-    grounded: float | None = None  # share of answers with citations whose citations were shown
-    distinct_2: float | None = None  # distinct bigrams over all bigrams of the outputs' texts (Li et al. 2016)
+    support: float | None = None  # mean share of what answers state that stands in the passages they cite
+    support_expected: float | None = None  # the same of the expected outputs
+    sources: float | None = None  # mean F1 of the documents cited, where some are expected
+    texts: Mapping[str, TextScores] = {}  # means, of the fields that are compared as text
+    distinct_1: float | None = None  # distinct n-grams over all n-grams of the outputs' texts (Li et al. 2016)
+    distinct_2: float | None = None
+    distinct_3: float | None = None
     tokens: float = 0.0  # mean completion tokens
-    seconds: float = 0.0  # median seconds an answer
+    prompt_tokens: float = 0.0  # mean
+    seconds: float = 0.0  # median seconds of the answers that were generated now; 0 where all were remembered
+    shown: float | None = None  # mean number of worked examples in its prompts
+    failed: int = 0  # answers that the engine did not give; they count as broken ones
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stored(cls, body: Any) -> Any:
+        return _without(body, "grounded")
 
 
 class Guard(Model):

@@ -17,6 +17,7 @@ _PROMPTS = 20
 _FEW_FIELDS = 2
 FIELDS_LEAST = 0.95
 TOKENS_LEAST = 0.97
+TIES_MOST = 0.10  # of all tokens; that many near-ties are no chance, but an adapter that arrives weaker or stronger
 MOVED_LEAST = 1e-3  # nats; an adapter that changes no log-probability by more does nothing
 
 
@@ -50,8 +51,23 @@ class Parity(Model):
     moved: float = 0.0
 
     @property
+    def few(self) -> str | None:
+        """That fewer answers were compared than it takes to be sure, or None."""
+        if self.answers >= _PROMPTS:
+            return None
+        return (
+            f"Trainer and engine were compared on {self.answers} held-out prompts only, and {_PROMPTS} are wanted: a "
+            "conversion that is a little off may not show."
+        )
+
+    @property
     def problem(self) -> str | None:
         """Why the candidate cannot count, or None."""
+        if not self.answers:
+            return (
+                "Trainer and engine cannot be compared: no held-out example makes a prompt. Shorten the examples, or "
+                "raise INTERN_CONTEXT."
+            )
         if self.same_prompts < self.prompts:
             return (
                 f"{self.prompts - self.same_prompts} of {self.prompts} prompts have other ids in the trainer than "
@@ -68,6 +84,12 @@ class Parity(Model):
             return (
                 f"Trainer and engine agree on {self.tokens:.1%} of the next tokens, and {TOKENS_LEAST:.0%} are needed: "
                 "the adapter was not converted faithfully, or the engine quantises too much."
+            )
+        if self.ties > TIES_MOST:
+            return (
+                f"{self.ties:.0%} of the tokens are nearly as likely as the trainer's own choice and not that choice, "
+                f"and at most {TIES_MOST:.0%} are chance: the adapter was not converted faithfully, or the engine "
+                "quantises too much."
             )
         return None
 

@@ -104,7 +104,7 @@ async def _identity(skill: Skill, rival: Rival, ask: Asks, tell: Tell) -> Identi
         await tell(f"{rival.name}: about itself", done, len(asked))
 
     replies = await ask(asked).replies(rival, tell=count)
-    return identity(questions, [parsed(skill, generated.text)[0] for generated, _ in replies])
+    return identity(questions, [parsed(skill, reply.generated.text)[0] for reply in replies])
 
 
 async def _repeated(skill: Skill, rival: Rival, examples: Sequence[Example], ask: Asks, tell: Tell) -> Consistency:
@@ -117,8 +117,8 @@ async def _repeated(skill: Skill, rival: Rival, examples: Sequence[Example], ask
             await tell(f"{rival.name}: again", before + done, declared.repeats * len(examples))
 
         replies = await evaluation.replies(rival, temperature=declared.temperature, seed=seed, tell=count)
-        for answers, (generated, _) in zip(samples, replies, strict=True):
-            answers.append(parsed(skill, generated.text))
+        for answers, reply in zip(samples, replies, strict=True):
+            answers.append(parsed(skill, reply.generated.text))
     groups = [example.group or example.id for example in examples]
     return consistency(samples, groups, skill.metrics, temperature=declared.temperature)
 

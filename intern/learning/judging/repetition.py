@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
 from intern.learning.judging.metrics import exact_match, mean_score, score_fields, words
 from intern.types import Json, Metric, Model
@@ -78,12 +78,9 @@ def overused(outputs: Sequence[Json], training: Sequence[Json], *, most: int = 1
     phrase rather than over words, so that one looping answer counts once. Of phrases that share three words in a row,
     the worst stands for all.
     """
-    ours, theirs = _answers_with(outputs), _answers_with(training)
-    scored = [
-        (_log_odds_z(count, len(outputs), theirs[gram], len(training)), gram)
-        for gram, count in ours.items()
-        if count >= _LEAST_ANSWERS
-    ]
+    ours = {gram: count for gram, count in _answers_with(outputs).items() if count >= _LEAST_ANSWERS}
+    theirs = _answers_with(training, only=ours.keys())  # of thousands of outputs, not every phrase
+    scored = [(_log_odds_z(count, len(outputs), theirs[gram], len(training)), gram) for gram, count in ours.items()]
     scored.sort(key=lambda item: (-item[0], -len(item[1]), item[1]))
     kept: list[Phrase] = []
     covered: set[tuple[str, ...]] = set()
@@ -132,8 +129,8 @@ def _log_odds_z(have: int, of: int, other: int, other_of: int) -> float:
     return ratio / math.sqrt(variance)
 
 
-def _answers_with(outputs: Iterable[Json]) -> Counter[tuple[str, ...]]:
-    """In how many outputs each phrase stands."""
+def _answers_with(outputs: Iterable[Json], only: Set[tuple[str, ...]] | None = None) -> Counter[tuple[str, ...]]:
+    """In how many outputs each phrase stands; with `only`, of these phrases."""
     counts: Counter[tuple[str, ...]] = Counter()
     for output in outputs:
         there: set[tuple[str, ...]] = set()
@@ -141,7 +138,7 @@ def _answers_with(outputs: Iterable[Json]) -> Counter[tuple[str, ...]]:
             sequence = words(text)
             for n in range(_SHORTEST, _LONGEST + 1):
                 there.update(_grams(sequence, n))
-        counts.update(there)
+        counts.update(there if only is None else there & only)
     return counts
 
 

@@ -102,8 +102,10 @@ def confidence_for(look: int, alpha: float = 0.05) -> float:
     """The confidence with which to judge the `look`-th candidate (from 1) on the same held-out examples.
 
     Each look is a new chance to be lucky, and nobody knows how many will come: the k-th spends alpha * 6 / (pi k)^2,
-    and all of them together never more than alpha (a union bound over an endless sequence). Raises InvalidInput for a
-    look below 1.
+    and all of them together never more than alpha (a union bound over an endless sequence). Half of it is spent on the
+    side that promotes. Where looks are counted anew once the examples have grown by a quarter, as `Judging` does, alpha
+    holds for all candidates judged between n and 1.25 n held-out examples, whatever n is, and not for the skill's whole
+    life: that may spend it once for each time that they grow so. Raises InvalidInput for a look below 1.
     """
     if look < 1:
         raise InvalidInput(f"Look {look} does not exist; the first candidate is look 1.", param="look")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, median
 
 from intern.errors import InvalidInput
 from intern.learning.judging.metrics import null_precision_recall
-from intern.learning.judging.outcomes import Outcome, Summary
+from intern.learning.judging.outcomes import Outcome, Summary, TextScores
 from intern.learning.judging.repetition import distinct_n
 from intern.learning.judging.statistics import clustered_mean
 from intern.types import Json
@@ -27,11 +27,12 @@ def summarise(outcomes: Sequence[Outcome], confidence: float = 0.95) -> Summary:
     names = dict.fromkeys(name for outcome in outcomes for name in outcome.fields)
     pairs = [(outcome.expected, outcome.output) for outcome in outcomes]
     precision, recall = null_precision_recall(pairs, names)
-    cited = [outcome.cited for outcome in outcomes if outcome.cited is not None]
     metrics = {}
     for name in names:
         having = [outcome for outcome in outcomes if name in outcome.fields]
         metrics[name] = clustered_mean([o.fields[name] for o in having], [o.group for o in having], confidence)
+    outputs = [outcome.output for outcome in outcomes]
+    timed = [outcome.seconds for outcome in outcomes if outcome.seconds > 0]
     return Summary(
         n=len(outcomes),
         valid=fmean(outcome.valid for outcome in outcomes),
@@ -39,10 +40,18 @@ def summarise(outcomes: Sequence[Outcome], confidence: float = 0.95) -> Summary:
         metrics=metrics,
         null_precision=precision,
         null_recall=recall,
-        grounded=fmean(cited) if cited else None,
-        distinct_2=distinct_n(outcome.output for outcome in outcomes),
+        support=_mean(outcome.support for outcome in outcomes),
+        support_expected=_mean(outcome.support_expected for outcome in outcomes),
+        shown=_mean(outcome.examples for outcome in outcomes),
+        sources=_mean(outcome.sources for outcome in outcomes),
+        texts=_texts(outcomes),
+        distinct_1=distinct_n(outputs, 1),
+        distinct_2=distinct_n(outputs, 2),
+        distinct_3=distinct_n(outputs, 3),
         tokens=fmean(outcome.tokens for outcome in outcomes),
-        seconds=median(outcome.seconds for outcome in outcomes),
+        prompt_tokens=fmean(outcome.prompt_tokens for outcome in outcomes),
+        seconds=median(timed) if timed else 0.0,
+        failed=sum(outcome.failed for outcome in outcomes),
     )
 
 
@@ -58,6 +67,22 @@ def confusion(outcomes: Sequence[Outcome], field: str) -> dict[str, dict[str, in
             counts.setdefault(_label(outcome.expected.get(field)), Counter())[given] += 1
     rows = sorted(counts.items(), key=lambda row: (-row[1].total(), row[0]))
     return {expected: dict(sorted(row.items(), key=lambda cell: (-cell[1], cell[0]))) for expected, row in rows}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _texts(outcomes: Sequence[Outcome]) -> dict[str, TextScores]:
+    having: dict[str, list[TextScores]] = {}
+    for outcome in outcomes:
+        for name, scores in outcome.texts.items():
+            having.setdefault(name, []).append(scores)
+    return {
+        name: TextScores(chrf=fmean(one.chrf for one in some), token_f1=fmean(one.token_f1 for one in some))
+        for name, some in having.items()
+    }
 
 
 def _label(value: Json) -> str:

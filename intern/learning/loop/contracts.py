@@ -58,8 +58,9 @@ class Parts(Protocol):
 
     def retriever(self, team: str) -> Retrieves: ...
 
-    def texts(self, team: str, skill: str) -> list[str]:
-        """The skill's documents as plain text, each with its title as first line."""
+    def texts(self, team: str, skill: Skill) -> tuple[list[str], int]:
+        """The skill's documents as plain text, each with its name as first line, without personal data that their
+        owners do not state; and how many are left out, since they cannot be freed of it. May take minutes."""
         ...
 
     def passages(self, team: str, skill: str) -> list[Passage]:

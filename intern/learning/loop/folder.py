@@ -27,7 +27,8 @@ _OUTCOMES = "outcomes-*.jsonl"
 
 
 class Asked(Model):
-    """What a run works on beside its skill. `outside` are answers of other systems, by system and example id."""
+    """What a run works on beside its skill. `outside` are answers of other systems, by system and example id; without
+    `examples`, by the key of the input."""
 
     examples: tuple[Example, ...] = ()
     outside: Mapping[str, Mapping[str, Json]] = {}

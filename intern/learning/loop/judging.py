@@ -6,19 +6,25 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
+from pathlib import Path
+
+from sqlalchemy.engine import Connection
 
 from intern.engines.base import Engine, EngineRequest
 from intern.errors import AdapterRefused, InvalidInput
 from intern.learning.adapters.adapter import verify
-from intern.learning.examples.items import key_of
+from intern.learning.adapters.shapes import read_shape
+from intern.learning.judging.against import against
 from intern.learning.judging.evaluate import Evaluation, Remembered, generate, rivals, score_outside
 from intern.learning.judging.gate import GateSettings, decide
 from intern.learning.judging.growth import Growth
-from intern.learning.judging.outcomes import Outcome, Ruling, Summary
+from intern.learning.judging.outcomes import CANDIDATE, Against, Outcome, Ruling, Summary
 from intern.learning.judging.parity import Parity, parity, prompts_for, same_prompts
 from intern.learning.judging.probes import Probed, probe
+from intern.learning.judging.repetition import Phrase, overused
 from intern.learning.judging.statistics import confidence_for
 from intern.learning.judging.summary import summarise
+from intern.learning.loop.brought import by_example, trained_on, unlike
 from intern.learning.loop.collecting import gathered
 from intern.learning.loop.contracts import BaseModel, EvaluationEngine, Work
 from intern.learning.settled import settled, stored
@@ -41,8 +47,12 @@ class Verdict(Model):
     ruling: Ruling | None = None
     parity: Parity | None = None
     looks: int = 1  # candidates judged on these held-out examples, this one included
+    judged: int | None = None  # candidates of the skill judged at all, this one included
     growth: Growth | None = None  # what more examples would bring, where that was asked
+    phrases: Mapping[str, tuple[Phrase, ...]] = {}  # overused against the training outputs, by rival
     probes: Mapping[str, Probed] | None = None  # what the skill has measured beside the score, by rival
+    against: Against | None = None  # without a candidate: everybody against what serves
+    trained_on: int = 0  # of the examples given to measure on, those that the adapter in service was trained on
 
 
 class Judging:
@@ -75,12 +85,21 @@ class Judging:
             probes = await self._probes(engine, adapter, serving, heldout, outcomes)
         finally:
             await engine.close()
-        looks = await stored(self._looks, adapter, len(heldout))
+        looks, judged = await stored(self._looks, adapter, len(heldout))
         known = {name: probed.identity for name, probed in (probes or {}).items() if probed.identity}
         ruling = decide(outcomes, settings=self._gate(), confidence=confidence_for(looks), identities=known)
         summaries = {name: summarise(rows) for name, rows in outcomes.items()}
         await self._keep_outcomes(outcomes)
-        return Verdict(rivals=summaries, ruling=ruling, parity=same, looks=looks, probes=probes)
+        phrases = await asyncio.to_thread(_overused, outcomes, train)
+        return Verdict(
+            rivals=summaries,
+            ruling=ruling,
+            parity=same,
+            looks=looks,
+            judged=judged,
+            probes=probes,
+            phrases=phrases,
+        )
 
     async def compare(
         self,
@@ -91,19 +110,25 @@ class Judging:
     ) -> Verdict:
         """Every rival but a candidate on `examples`, or on the skill's held-out ones.
 
-        `outside` are the answers of other systems, by system and example id.
+        `outside` are the answers of other systems, by system and example id; by the input's key on the held-out ones.
+        Nothing near to the `examples` is in a rival's prompt; how many the adapter in service was trained on is told.
 
         Raises InvalidInput when there is nothing to compare on, TrainingUnavailable, EngineFailure.
         """
         base = self._work.base
         work = self._work
         built, _ = await stored(gathered, work.parts, work.run.team, work.skill, work.run.variant)
-        heldout = list(examples) or [row.example for row in built.heldout]
+        heldout = list(examples) or judged_by([row.example for row in built.heldout])
         if not heldout:
             raise InvalidInput("The skill has no held-out examples; give a file of them.", param="skill")
-        heldout = heldout if examples else judged_by(heldout)
-        asked = {key_of(example) for example in heldout}
-        train = [row.example for row in built.train if row.key not in asked]  # no rival may be shown the answer
+        answered = dict(outside or {})
+        if not examples:
+            keys = {row.example.id: row.key for row in built.heldout}
+            answered = {name: by_example(name, given, heldout, keys) for name, given in answered.items()}
+        train, seen = [row.example for row in built.train], 0
+        if examples:
+            train = await unlike(work, built.train, heldout)
+            seen = await trained_on(work, heldout, serving)
         await self._work.stage("evaluate", f"asking every rival {len(heldout)} times")
         engine = self._work.parts.open_engine(await self._files(base, [serving] if serving else []))
         await engine.start()
@@ -112,10 +137,16 @@ class Judging:
             probes = await self._probes(engine, None, serving, heldout, outcomes)
         finally:
             await engine.close()
-        for system, answers in (outside or {}).items():
+        for system, answers in answered.items():
             outcomes[system] = score_outside(self._work.skill, heldout, answers)
         await self._keep_outcomes(outcomes)
-        return Verdict(rivals={name: summarise(rows) for name, rows in outcomes.items() if rows}, probes=probes)
+        return Verdict(
+            rivals={name: summarise(rows) for name, rows in outcomes.items() if rows},
+            probes=probes,
+            phrases=await asyncio.to_thread(_overused, outcomes, train),
+            against=against(outcomes, field=self._work.skill.spec.learning.primary),
+            trained_on=seen,
+        )
 
     def _gate(self) -> GateSettings:
         learning = self._work.skill.spec.learning
@@ -128,8 +159,10 @@ class Judging:
     async def _files(self, base: BaseModel, adapters: Sequence[Adapter]) -> dict[str, str]:
         """The verified files of adapters for llama.cpp, by name."""
         found = {}
+        shape = await asyncio.to_thread(read_shape, Path(base.path)) if adapters else None
         for adapter in adapters:
-            files = await asyncio.to_thread(verify, self._work.parts.adapters_folder / adapter.digest, base=base.sha256)
+            folder = self._work.parts.adapters_folder / adapter.digest
+            files = await asyncio.to_thread(verify, folder, base=base.sha256, shape=shape)
             found[adapter.name] = str(files.gguf)
         return found
 
@@ -155,6 +188,8 @@ class Judging:
         await self._work.tell(
             Event(kind="parity", stage="evaluate", text=f"{text} of {found.answers} answers", numbers=numbers)
         )
+        if found.few is not None and found.problem is None:
+            await self._work.tell(Event(kind="warning", stage="evaluate", text=found.few))
         return found
 
     async def _answers(self, engine: Engine, adapter: Adapter, rows: Sequence[Row]) -> list[Answer]:
@@ -188,7 +223,7 @@ class Judging:
         train: Sequence[Example],
         heldout: Sequence[Example],
     ) -> dict[str, list[Outcome]]:
-        remembered = await self._remembered(adapter, serving)
+        remembered = await self._remembered(engine, adapter, serving)
         evaluation = self.evaluation(engine, train, heldout, remembered)
         outcomes: dict[str, list[Outcome]] = {}
         for rival in rivals(candidate=adapter.name if adapter else None, serving=serving.name if serving else None):
@@ -200,6 +235,8 @@ class Judging:
             outcomes[rival.name] = await evaluation.answer(rival, tell=tell)
             found = summarise(outcomes[rival.name])
             text = f"{rival.name}: {found.score.mean:.2f}"
+            if found.failed:
+                text += f"; the engine gave no answer to {found.failed} of {found.n}, which count as wrong"
             await self._work.tell(
                 Event(
                     kind="rival",
@@ -218,7 +255,7 @@ class Judging:
         heldout: Sequence[Example],
         outcomes: Mapping[str, Sequence[Outcome]],
     ) -> dict[str, Probed] | None:
-        remembered = await self._remembered(adapter, serving)
+        remembered = await self._remembered(engine, adapter, serving)
         answering = rivals(candidate=adapter.name if adapter else None, serving=serving.name if serving else None)
 
         def ask(examples: Sequence[Example]) -> Evaluation:
@@ -229,12 +266,12 @@ class Judging:
 
         return await probe(self._work.skill, answering, outcomes, heldout, ask, tell) or None
 
-    async def _remembered(self, *adapters: Adapter | None) -> Remembered:
-        """What the rivals answered before, under the contents of base model and adapters: a name may stand for another
-        file tomorrow, or a version be given again by a database that was restored."""
+    async def _remembered(self, engine: Engine, *adapters: Adapter | None) -> Remembered:
+        """What the rivals answered before on such an engine, under the contents of base model and adapters: a name may
+        stand for another file tomorrow, or a version be given again by a database that was restored."""
         memory = await asyncio.to_thread(self._work.parts.memory, self._work.run.team, self._work.skill.name)
         digests = {adapter.name: adapter.digest for adapter in adapters if adapter is not None}
-        return Remembered(memory, base=self._work.base.sha256, adapters=digests)
+        return Remembered(memory, base=self._work.base.sha256, adapters=digests, engine=engine.info)
 
     def evaluation(
         self,
@@ -255,17 +292,20 @@ class Judging:
             remembered=remembered,
         )
 
-    def _looks(self, adapter: Adapter, heldout: int) -> int:
-        """Candidates judged on much the same held-out examples, this one included.
+    def _looks(self, adapter: Adapter, heldout: int) -> tuple[int, int]:
+        """Candidates judged on much the same held-out examples, and all of the skill, this one included in both.
 
-        Held-out examples only ever come in addition, so that a set which was a fifth smaller counts as another one.
+        Held-out examples only ever come in addition, so that a set which was a fifth smaller counts as another one;
+        `confidence_for` says what that leaves open. A run that was ended after its candidate's score was told has
+        judged it: whoever does not like a score and begins anew has looked.
         """
         team = self._work.run.team
         with self._work.parts.database.connect() as connection:
             known = store.list_adapters(connection, team, skill=self._work.skill.name)
-            judged = [a for a in known if a.decision and a.version != adapter.version]
+            others = [a for a in known if a.version != adapter.version]
+            judged = [a for a in others if a.decision or (a.run and _scored(connection, team, a.run))]
             sizes = [store.get_dataset(connection, team, a.dataset).heldout for a in judged if a.dataset]
-        return 1 + sum(size >= 0.8 * heldout for size in sizes)
+        return 1 + sum(size >= 0.8 * heldout for size in sizes), 1 + len(judged)
 
     async def _keep_outcomes(self, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
         """Write what every rival answered, for the report. The verdict stands without it."""
@@ -287,7 +327,20 @@ class Judging:
             raise
 
 
+def _overused(outcomes: Mapping[str, Sequence[Outcome]], train: Sequence[Example]) -> dict[str, tuple[Phrase, ...]]:
+    """What each rival says far more often than the training outputs do; rivals that overuse nothing are left out."""
+    outputs = [example.output for example in train]
+    found = {name: tuple(overused([o.output for o in rows], outputs)) for name, rows in outcomes.items()}
+    return {name: phrases for name, phrases in found.items() if phrases} if outputs else {}
+
+
 def judged_by(heldout: Sequence[Example]) -> list[Example]:
     """The held-out examples that rivals answer: by hash, so that old and new ones are among them alike."""
     order = sorted(heldout, key=lambda example: hashlib.sha256(example.id.encode("utf-8", "replace")).digest())
     return order[:HELDOUT_MOST]
+
+
+def _scored(connection: Connection, team: str, run: str) -> bool:
+    """Whether the run told its candidate's score."""
+    events = (body for _, body in store.list_events(connection, team, run))
+    return any(body["kind"] == "rival" and body.get("numbers", {}).get("rival") == CANDIDATE for body in events)

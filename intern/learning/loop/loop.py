@@ -10,19 +10,18 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from intern.errors import InternError, InvalidInput
+from intern.errors import InvalidInput
 from intern.learning.adapters.shapes import read_shape
 from intern.learning.examples.gather import gather
-from intern.learning.judging.evaluate import Rival
-from intern.learning.judging.growth import Growth, forecast, parts
-from intern.learning.judging.outcomes import CANDIDATE, Interval, Ruling, Summary
-from intern.learning.judging.summary import summarise
+from intern.learning.judging.growth import Growth
+from intern.learning.judging.outcomes import Ruling
 from intern.learning.loop.collecting import Collecting, Collection
-from intern.learning.loop.contracts import BaseModel, Parts, Tell, Work
+from intern.learning.loop.contracts import Parts, Tell, Work
 from intern.learning.loop.folder import RunFolder
-from intern.learning.loop.judging import Judging, Verdict, judged_by
+from intern.learning.loop.growing import Growing
+from intern.learning.loop.judging import Judging, Verdict
 from intern.learning.loop.making import Making
-from intern.learning.settled import StoreAway, settled, stored
+from intern.learning.settled import settled, stored
 from intern.learning.synthesis import Synthesis, Synthesized
 from intern.learning.train import process as training
 from intern.learning.train.job import Event
@@ -30,6 +29,8 @@ from intern.learning.train.recipe import Recipe
 from intern.skill import Skill
 from intern.store import learning as store
 from intern.types import Adapter, Dataset, Example, Json, Model, Run
+
+WRITTEN = "written.jsonl"  # what a synthesis read, in the run's folder
 
 
 class Finished(Model):
@@ -51,10 +52,10 @@ class Loop:
         self._collecting = Collecting(self._work)
         self._making = Making(self._work)
         self._judging = Judging(self._work)
+        self._found: Collection | None = None
 
-    async def learn(self, *, serving: Adapter | None, force: bool = False, growth: bool = False) -> Finished:
-        """The whole run. `serving` is the adapter in service, if any. `growth`: also train on parts of the examples, to
-        say what more of them would bring.
+    async def learn(self, *, serving: Adapter | None, force: bool = False) -> Finished:
+        """From the examples to a verdict. `serving` is the adapter in service, if any.
 
         Raises NotReady, Conflict when it was begun with another base model or schema, ModelUnavailable,
         TrainingUnavailable, TrainingFailed, AdapterRefused, EngineFailure, StoreFailure.
@@ -64,19 +65,10 @@ class Loop:
         base = work.base
         await asyncio.to_thread(read_shape, Path(base.path))  # an architecture without adapters is refused at once
         await settled(RunFolder(work.folder).stay_on, base.sha256, work.skill.schema)
-        found = await self._collecting.collect(force=force)
+        found = self._found = await self._collecting.collect(force=force)
         adapter, seconds = await self._making.make(base, found.dataset, found.train, found.heldout)
         verdict = await self._judging.judge(base, adapter, serving, found.train, found.heldout)
         assert verdict.ruling is not None
-        if growth:
-            try:
-                grown = await self._grow(base, found, self._deciding(verdict.rivals[CANDIDATE]))
-                verdict = verdict.model_copy(update={"growth": grown})
-            except StoreAway:
-                raise
-            except InternError as error:  # the verdict stands without it
-                text = f"what more examples would bring is not known: {error.message}"
-                await self._work.tell(Event(kind="warning", stage="growth", text=text))
         return Finished(
             dataset=found.dataset,
             adapter=adapter,
@@ -86,36 +78,21 @@ class Loop:
             approve=self._work.skill.spec.learning.approve,
         )
 
-    def _deciding(self, summary: Summary) -> Interval:
-        """The score that the gate goes by."""
-        primary = self._work.skill.spec.learning.primary
-        return summary.score if primary is None else summary.metrics[primary]
+    async def grow(self, verdict: Verdict, *, parts: bool) -> Growth | None:
+        """What more examples would bring, for a run whose verdict is kept; None where that cannot be known.
 
-    async def _grow(self, base: BaseModel, found: Collection, whole: Interval) -> Growth | None:
-        """Train on parts of the examples, score them on the same held-out ones, and say what more would bring."""
-        train, files = found.train, dict[int, str]()
-        for part in parts(train):
-            await self._work.stage("growth", f"training on {len(part)} of {len(train)} examples")
-            files[len(part)] = str(await self._making.train_part(base, part))
-        if not files:
-            text = f"{len(train)} examples are too few to train on parts of them"
-            await self._work.tell(Event(kind="note", stage="growth", text=text))
-            return None
-        engine = self._work.parts.open_engine({f"part-{size}": file for size, file in files.items()})
-        await engine.start()
-        scores = {len(train): whole}
-        try:
-            evaluation = self._judging.evaluation(engine, train, judged_by(found.heldout), None)
-            for size in files:
-                outcomes = await evaluation.answer(Rival(name=CANDIDATE, adapter=f"part-{size}"))
-                scores[size] = self._deciding(summarise(outcomes))
-        finally:
-            await engine.close()
-        growth = forecast(scores)
-        await self._work.tell(
-            Event(kind="growth", stage="growth", text=growth.words, numbers=growth.model_dump(mode="json"))
-        )
-        return growth
+        `parts`: train on parts of the examples, which takes once or twice as long again. Otherwise, and where there are
+        too few examples for that, earlier versions tell, if enough of them answered the same held-out examples.
+        Raises as `learn` does.
+        """
+        growing = Growing(self._work, self._making, self._judging)
+        if parts:
+            folder = RunFolder(self._work.folder)
+            await asyncio.to_thread(folder.check, self._work.base.sha256, self._work.skill.schema)
+            found = self._found or await self._collecting.collect(force=True)
+            if (grown := await growing.over_parts(self._work.base, found, verdict)) is not None:
+                return grown
+        return await growing.over_versions()
 
     async def collect(self, *, force: bool = False) -> Collection:
         """The first stage only: what would be trained on, frozen. Raises as `Collecting.collect` does."""
@@ -132,9 +109,10 @@ class Loop:
         return await self._judging.compare(serving=serving, examples=examples, outside=outside)
 
     async def synthesize(self, count: int) -> Synthesized:
-        """Examples from the skill's documents, at most `count` (0: as many as they give); stores nothing.
+        """Examples from the skill's documents, at most `count` (0: as many as they give); what an interrupted run had
+        read is taken up. Adds nothing to the skill.
 
-        Raises InvalidInput for a skill without documents, EngineFailure when the teacher does not answer.
+        Raises InvalidInput for a skill without documents, the teacher's error when it does not answer, StoreFailure.
         """
         team, name = self._work.run.team, self._work.skill.name
         passages = await asyncio.to_thread(self._work.parts.passages, team, name)
@@ -151,7 +129,8 @@ class Loop:
             )
 
         try:
-            synthesis = Synthesis(self._work.skill, teacher, self._work.parts.retriever(team), existing=existing)
+            retrieve, file = self._work.parts.retriever(team), self._work.folder / WRITTEN
+            synthesis = Synthesis(self._work.skill, teacher, retrieve, existing=existing, file=file)
             return await synthesis.write(passages, most=count, tell=tell)
         finally:
             await teacher.close()

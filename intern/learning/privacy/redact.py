@@ -76,13 +76,13 @@ class Redactor:
         found = zip(texts, self._recognises.find(texts), strict=True)
         return frozenset(text[span.start : span.end] for text, spans in found for span in spans)
 
-    def redact(self, text: str, scope: Scope | None = None) -> Redacted:
-        """One text. Raises InvalidInput when it is too long or cannot be searched, TrainingUnavailable without the
-        recognisers."""
+    def redact(self, text: str, scope: Scope | None = None, *, keep: frozenset[str] = frozenset()) -> Redacted:
+        """One text, but for the values in `keep` (see `stated`). Raises InvalidInput when it is too long or cannot be
+        searched, TrainingUnavailable without the recognisers."""
         scope = scope or Scope()
         leaves = _Leaves()
         leaves.add(Leaf(text=text))
-        spans = self._spans(leaves, scope, frozenset())
+        spans = self._spans(leaves, scope, keep)
         return Redacted(
             text=_replaced(leaves, spans, scope)[0],
             found=tuple(Found(kind=s.kind, start=s.start, end=s.end) for s in spans[0]),

@@ -31,10 +31,11 @@ from intern.learning.judging.outcomes import (
 )
 from intern.learning.judging.parity import Parity
 from intern.learning.judging.probes import Consistency, Probed
-from intern.learning.judging.repetition import Phrase, overused
+from intern.learning.judging.repetition import Phrase
 from intern.learning.judging.statistics import wilson
 from intern.learning.judging.summary import confusion
 from intern.learning.reports import plots
+from intern.learning.reports.kept import Kept, Service
 from intern.types import Dataset, Model, Run
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ WHY = {  # an example was left out
     "near_duplicate": "nearly the same as another one",
     "heldout_copy": "nearly the same as a held-out one",
     "trained_group": "was trained on, and its thread is held out",
+    "heldout_author": "the owners hold out its author or thread",
     "heldout_share": "belongs to held-out ones, half of which users brought",
     "synthetic_group": "written by a model, and its document is held out",
 }
@@ -137,6 +139,7 @@ class Report(Model):
     version: int = VERSION
     run: Run
     skill_title: str
+    service: Service | None  # None: there is no adapter
     decision: Decision | None  # None: there was no candidate to decide about
     reason: str
     next_steps: tuple[str, ...]
@@ -167,17 +170,10 @@ class Report(Model):
         return found[0].interval.confidence if found else 0.95
 
 
-def report_of(
-    run: Run,
-    verdict: Verdict,
-    *,
-    skill_title: str,
-    dataset: Dataset | None,
-    curves: Mapping[str, Sequence[float]],
-    outcomes: Mapping[str, Sequence[Outcome]],
-) -> Report:
-    """Everything worth saying. `curves` and `outcomes` may be empty, and so may be the outcomes of a rival."""
+def report_of(run: Run, verdict: Verdict, kept: Kept) -> Report:
+    """Everything worth saying."""
     ruling = verdict.ruling
+    dataset, outcomes = kept.dataset, kept.outcomes
     answered = {name: some for name, some in outcomes.items() if some}
     rivals = [_rival(name, verdict.rivals[name], answered.get(name, ())) for name in _ordered(verdict.rivals)]
     candidate = answered.get(CANDIDATE, ())
@@ -185,10 +181,11 @@ def report_of(
     probes = {name: verdict.probes[name] for name in _ordered(verdict.probes)} if verdict.probes else {}
     return Report(
         run=run,
-        skill_title=skill_title,
+        skill_title=kept.skill_title,
+        service=kept.service,
         decision=ruling.decision if ruling else None,
         reason=ruling.reason if ruling else _without_candidate(rivals),
-        next_steps=tuple(_next_steps(run, ruling, best)),
+        next_steps=tuple(_next_steps(run, ruling, best, kept.service)),
         ruling=ruling,
         looks=verdict.looks,
         rivals=tuple(rivals),
@@ -196,14 +193,14 @@ def report_of(
         side_by_side=tuple(name for name in (CANDIDATE, SERVING, best) if name in verdict.rivals and name is not None),
         comparison=_comparison({name: some for name, some in answered.items() if name in verdict.rivals}, best),
         confusions=tuple(_confusions(candidate)),
-        phrases=tuple(overused([o.output for o in candidate], [o.expected for o in candidate])) if candidate else (),
+        phrases=verdict.phrases.get(CANDIDATE if ruling else SERVING, ()),
         attributes=tuple(_attributes(probes)),
         identity=_identity(probes),
         consistency={name: probed.consistency for name, probed in probes.items() if probed.consistency},
         parity=verdict.parity,
         dataset=dataset,
         left_out=tuple(_left_out(dataset)) if dataset else (),
-        curves={name: tuple(v if math.isfinite(v) else None for v in values) for name, values in curves.items()},
+        curves={name: tuple(v if math.isfinite(v) else None for v in values) for name, values in kept.curves.items()},
     )
 
 
@@ -216,13 +213,14 @@ def _ordered(rivals: Mapping[str, object]) -> list[str]:
 
 
 def _rival(name: str, summary: Summary, outcomes: Sequence[Outcome]) -> RivalFacts:
+    timed = [outcome.seconds for outcome in outcomes if outcome.seconds > 0]  # what was remembered took none
     return RivalFacts(
         name=name,
         called=plots.called(name),
         kind=plots.kind(name),
         summary=summary,
         prompt_tokens=fmean(outcome.prompt_tokens for outcome in outcomes) if outcomes else None,
-        slowest=float(np.quantile([outcome.seconds for outcome in outcomes], 0.95)) if outcomes else None,
+        slowest=float(np.quantile(timed, 0.95)) if timed else None,
     )
 
 
@@ -361,23 +359,17 @@ def _left_out(dataset: Dataset) -> list[LeftOut]:
     ]
 
 
-def _next_steps(run: Run, ruling: Ruling | None, best: str | None) -> list[str]:
+def _next_steps(run: Run, ruling: Ruling | None, best: str | None, service: Service | None) -> list[str]:
     adapter = run.adapter or "the adapter"
     if ruling is None:
         return []
     if ruling.decision == "promote":
-        if run.recipe.get("promote", True):
-            return [
-                f"Nothing has to be done: {adapter} goes into service by itself.",
-                "Read the worst regressions below. Where such requests matter, correct the answers when they "
-                "come up for review: the next run learns from them.",
-                "`intern adapters rollback` brings back what served before, at any time.",
-            ]
-        return [
-            f"{adapter} waits for somebody to approve it. Read the worst regressions below first.",
-            "`intern adapters promote` puts it into service, `intern adapters rollback` takes it out again.",
-        ]
+        return _of_promoted(adapter, run.skill, service)
     stays = "What is in service stays in service."
+    if service is not None and service.state == "serves":  # a person let it serve all the same
+        stays = (
+            f"{adapter} serves now, since somebody promoted it; `intern adapters rollback {run.skill}` takes it back."
+        )
     if ruling.decision == "reject":
         broken = [guard.name for guard in ruling.guards if not guard.passed]
         return [
@@ -400,4 +392,32 @@ def _next_steps(run: Run, ruling: Ruling | None, best: str | None) -> list[str]:
         f"{plots.called(best or 'base')} does as well."
         + (f" To serve that quality, put `prompting: {{examples: {shots}}}` into skill.yaml." if shots else ""),
         "Learn again when requests or expected answers change.",
+    ]
+
+
+def _of_promoted(adapter: str, skill: str, service: Service | None) -> list[str]:
+    """Next steps where the gate said promote: by what has become of it since."""
+    state = service.state if service is not None else "waits"
+    promote, rollback = f"`intern adapters promote {adapter}`", f"`intern adapters rollback {skill}`"
+    if state == "serves":
+        return [
+            f"Nothing has to be done: {adapter} serves.",
+            "Read the worst regressions below. Where such requests matter, correct the answers when they come up for "
+            "review: the next run learns from them.",
+            f"{rollback} brings back what served before, at any time.",
+        ]
+    if state == "going":
+        return [f"The run has not ended: whether {adapter} goes into service is decided at its end."]
+    if state == "served":
+        return [
+            f"{adapter} has served, and does not serve any more: something else was put into service since.",
+            f"{promote} puts it into service again.",
+        ]
+    first = "Read the worst regressions below first."
+    why = service.why if service is not None else ""
+    return [
+        f"{adapter} did not go into service: {why} {first}"
+        if why
+        else f"{adapter} waits for somebody to approve it. {first}",
+        f"{promote} puts it into service, {rollback} takes it out again.",
     ]

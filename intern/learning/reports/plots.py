@@ -157,29 +157,32 @@ def _bar(axes: Axes, y: float, height: float, interval: Interval, colour: str) -
 def curve_plot(curves: Mapping[str, Sequence[float]]) -> str | None:
     """Training and held-out loss by optimiser step. None where no curve has a finite point.
 
-    `curves` has `step_at` with `step_loss`, and `heldout_at` with `heldout_loss`. Where steps begin again, a next stage
-    of the training begins: its line goes on to the right of the former one.
+    `curves` are as an adapter's provenance has them (`manifest.Provenance`). A next stage's line goes on to the right
+    of the former one.
     """
     names = {"step": "Training loss", "heldout": "Held-out loss"}
-    stages = {name: _stages(curves.get(f"{name}_at", ()), curves.get(f"{name}_loss", ())) for name in names}
+    stages = {name: _stages(curves, name) for name in names}
     if not any(stages.values()):
         return None
-    starts = _starts(stages["step"] or stages["heldout"])
-    values = [loss for parts in stages.values() for part in parts for _, loss in part]
-    end = starts[-1] + max(step for parts in stages.values() if parts for step, _ in parts[-1])
+    starts: dict[int, float] = {}
+    end = 0.0
+    for place in sorted({place for parts in stages.values() for place in parts}):
+        starts[place] = end
+        end += max(parts[place][-1][0] for parts in stages.values() if place in parts)
+    values = [loss for parts in stages.values() for part in parts.values() for _, loss in part]
     figure, axes = _curve_axes(end, max(values), x="optimiser step", y="loss")
     told, shown = [], []
     for (name, title), hue, width in zip(names.items(), ("prompt", "candidate"), (1.2, 2.2), strict=True):
         parts = stages[name]
-        # The last parts belong together: an early stage may have no held-out loss.
-        for start, part in zip(starts[-len(parts) :] if parts else (), parts, strict=False):
-            x, y = [start + step for step, _ in part], [loss for _, loss in part]
+        for place, part in parts.items():
+            x, y = [starts[place] + step for step, _ in part], [loss for _, loss in part]
             marker = "o" if name == "heldout" or len(part) == 1 else ""
             axes.plot(x, y, color=COLOURS[hue], linewidth=width, marker=marker, markersize=5, clip_on=False)
         if parts:
             shown.append((title, hue))
-            told.append(f"{title}: from {parts[0][0][1]:.3g} to {parts[-1][-1][1]:.3g} at step {parts[-1][-1][0]:g}")
-    for start in starts[1:]:
+            first, *_, last = [point for part in parts.values() for point in (part[0], part[-1])]
+            told.append(f"{title}: from {first[1]:.3g} to {last[1]:.3g} at step {last[0]:g}")
+    for start in list(starts.values())[1:]:
         axes.axvline(start, color=COLOURS["muted"], linewidth=1, dashes=(2, 2))
     _legend(figure, shown)
     return draw(figure, title="Training and held-out loss", description="; ".join(told) + ".")
@@ -225,24 +228,23 @@ def learning_curve_plot(
     )
 
 
-def _stages(at: Sequence[float], losses: Sequence[float]) -> list[list[tuple[float, float]]]:
-    """(step, loss) of each stage; a step that is not beyond the one before it begins a new stage."""
-    stages: list[list[tuple[float, float]]] = []
-    previous = math.inf
-    for step, loss in zip(at, losses, strict=False):
-        if step <= previous:
-            stages.append([])
-        previous = step
+def _stages(curves: Mapping[str, Sequence[float]], name: str) -> dict[int, list[tuple[float, float]]]:
+    """(step, loss) of each stage that has any, by the stage's place.
+
+    Where no places are given, a step that is not beyond the one before it begins a new stage; places are then counted
+    from the last one, 0, backwards: an early stage may have no held-out loss.
+    """
+    at, losses = curves.get(f"{name}_at", ()), curves.get(f"{name}_loss", ())
+    places = [int(place) for place in curves.get(f"{name}_stage", ())]
+    if not places:
+        for before, step in zip((-math.inf, *at), at, strict=False):
+            places.append(places[-1] + (step <= before) if places else 0)
+        places = [place - places[-1] for place in places]
+    stages: dict[int, list[tuple[float, float]]] = {}
+    for place, step, loss in zip(places, at, losses, strict=False):
         if math.isfinite(step) and math.isfinite(loss):
-            stages[-1].append((float(step), float(loss)))
-    return [stage for stage in stages if stage]
-
-
-def _starts(stages: Sequence[Sequence[tuple[float, float]]]) -> list[float]:
-    starts = [0.0]
-    for stage in stages[:-1]:
-        starts.append(starts[-1] + stage[-1][0])
-    return starts
+            stages.setdefault(place, []).append((float(step), float(loss)))
+    return stages
 
 
 def _curve_axes(right: float, highest: float, *, x: str, y: str, least: float | None = None) -> tuple[Figure, Axes]:
@@ -315,7 +317,7 @@ def confusion_plot(counts: Mapping[str, Mapping[str, int]], *, field: str, most:
     for place, name in enumerate(labels):
         _text(axes, -0.15, place + 0.5, label(name, left - 16, _SMALL), size=_SMALL, side="right", middle=True)
         x = place + 0.5 + 0.35 * _SMALL / cell
-        axes.text(x, -0.15, label(name, top - 34, _SMALL), rotation=90, rotation_mode="anchor", **_style(_SMALL, "ink"))
+        axes.text(x, -0.15, label(name, top - 33, _SMALL), rotation=90, rotation_mode="anchor", **_style(_SMALL, "ink"))
     for x, y, text in ((left, height - 14, "answered →"), (_MARGIN, cell * size + 16, "expected ↓")):
         figure.text(x / WIDTH, y / height, text, **_style(_SMALL, "muted"))
     right = sum(row.get(value, 0) for value, row in counts.items())

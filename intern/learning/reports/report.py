@@ -11,18 +11,19 @@ input: everything is escaped, and the page forbids itself scripts and the networ
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
 
-from intern.learning.judging.outcomes import Decision, Interval, Outcome
+from intern.learning.judging.outcomes import Decision, Interval
 from intern.learning.reports import plots
 from intern.learning.reports.findings import report_of
+from intern.learning.reports.kept import Kept
 from intern.learning.reports.svg import COLOURS, DARK, allowed
-from intern.types import Dataset, Json, Run
+from intern.types import Json, Run
 
 if TYPE_CHECKING:
     from intern.learning.judging.growth import Growth
@@ -37,25 +38,13 @@ HEADLINES: Mapping[Decision | None, tuple[str, str]] = {
 }
 
 
-def render_html(
-    run: Run,
-    verdict: Verdict,
-    *,
-    skill_title: str,
-    dataset: Dataset | None,
-    curves: Mapping[str, Sequence[float]],
-    outcomes: Mapping[str, Sequence[Outcome]],
-) -> str:
-    """One page: no file, script or network beside it. Quotes held-out data: see the module's docstring.
-
-    `curves` are `step_at`, `step_loss`, `heldout_at`, `heldout_loss`, as an adapter's provenance keeps them; `outcomes`
-    are rival's name to its outcomes. Any of them may be empty.
-    """
-    report = report_of(run, verdict, skill_title=skill_title, dataset=dataset, curves=curves, outcomes=outcomes)
+def render_html(run: Run, verdict: Verdict, kept: Kept) -> str:
+    """One page: no file, script or network beside it. Quotes held-out data: see the module's docstring."""
+    report = report_of(run, verdict, kept)
     summaries = {rival.name: rival.summary for rival in report.rivals}
     compared = {name: summaries[name] for name in report.side_by_side}
     fields = list(dict.fromkeys(field for summary in compared.values() for field in summary.metrics))
-    curve = plots.curve_plot(curves)
+    curve = plots.curve_plot(kept.curves)
     page = _template().render(
         report=report,
         compared=compared,
@@ -78,18 +67,12 @@ def _growth_plot(growth: Growth) -> str:
     return plots.learning_curve_plot(growth.curve, measured, most=max(growth.scores) + 4 * growth.more)
 
 
-def render_json(
-    run: Run,
-    verdict: Verdict,
-    *,
-    skill_title: str,
-    dataset: Dataset | None,
-    curves: Mapping[str, Sequence[float]],
-    outcomes: Mapping[str, Sequence[Outcome]],
-) -> dict[str, Json]:
-    """The fields of `Report` as JSON values; the arguments are those of `render_html`. Quotes held-out data as well."""
-    report = report_of(run, verdict, skill_title=skill_title, dataset=dataset, curves=curves, outcomes=outcomes)
-    found: dict[str, Json] = _cleaned(report.model_dump(mode="json"))
+def render_json(run: Run, verdict: Verdict, kept: Kept) -> dict[str, Json]:
+    """The fields of `Report` as JSON values, and `growth`, the verdict's learning curve. Quotes held-out data as
+    well."""
+    report = report_of(run, verdict, kept)
+    growth = None if verdict.growth is None else verdict.growth.model_dump(mode="json")
+    found: dict[str, Json] = _cleaned({**report.model_dump(mode="json"), "growth": growth})
     return found
 
 

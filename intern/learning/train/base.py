@@ -18,9 +18,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
 
 from intern.errors import InvalidInput, ModelUnavailable
+from intern.learning.train.disk import UNPACKING, settle, unpacking
+from intern.learning.train.pieces import cut_as_engine
 from intern.learning.train.recipe import Precision
 
-_CACHED_BYTES = 1_000_000_000  # GGUF files up to this size are kept converted (about six times as large)
+_CACHED_BYTES = 1_000_000_000  # GGUF files up to this size are kept converted
+_TIMES_AS_LARGE = 7  # at most, converted to float32 from about five bits a weight
+_UNPACKED = 2  # counted up where what is unpacked changes: 2 has tokenizers that cut as the engine does
+_SPARE_BYTES = 500_000_000  # that stay free for the training itself
 
 
 def choose_device() -> tuple[torch.device, str]:
@@ -62,6 +67,7 @@ def load_tokenizer(base: Path) -> Any:
     try:
         if base.is_file():
             tokenizer = AutoTokenizer.from_pretrained(base.parent, gguf_file=base.name)
+            cut_as_engine(tokenizer, base)
         else:
             tokenizer = AutoTokenizer.from_pretrained(base)
     except (OSError, ValueError) as error:
@@ -113,27 +119,31 @@ def hold_in_bfloat16(model: Any) -> None:
 
 
 def unpacked(base: Path, cache: Path | None, *, always: bool = False) -> Path:
-    """`base` as a folder of transformers' format, kept below `cache`; `base` itself where that would be too large.
+    """`base` as a folder of transformers' format, kept below `cache`; `base` itself where that would be too large, or
+    the disk has no room for it.
 
     `always`: whatever its size (a quantised recipe cannot read GGUF). Raises ModelUnavailable.
     """
     if base.is_dir() or cache is None or (base.stat().st_size > _CACHED_BYTES and not always):
         return base
     stat = base.stat()
-    key = hashlib.sha256(f"{base.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode()).hexdigest()[:24]
+    of = f"{base.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{_UNPACKED}"
+    key = hashlib.sha256(of.encode()).hexdigest()[:24]
     folder = cache / f"base-{key}"
     if (folder / "config.json").exists():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=cache, prefix=".base-"))
-    try:
-        load_model(base, bits=None, device=torch.device("cpu")).save_pretrained(temporary)
-        load_tokenizer(base).save_pretrained(temporary)
+    if not always and shutil.disk_usage(cache).free < _TIMES_AS_LARGE * stat.st_size + _SPARE_BYTES:
+        return base
+    with unpacking(cache):
+        if (folder / "config.json").exists():  # another process unpacked it meanwhile
+            return folder
+        temporary = Path(tempfile.mkdtemp(dir=cache, prefix=UNPACKING))
         try:
+            load_model(base, bits=None, device=torch.device("cpu")).save_pretrained(temporary)
+            load_tokenizer(base).save_pretrained(temporary)
+            settle(temporary)  # what a power cut left half written would pass for whole for ever
             os.rename(temporary, folder)
-        except OSError:
-            if not (folder / "config.json").exists():  # else another process made the same folder meanwhile
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return folder

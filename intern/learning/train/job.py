@@ -1,14 +1,15 @@
 """What passes between a training process and whoever started it: a folder with a job and rows, and events back.
 
 The folder holds `job.json`, `rows.jsonl` (a `Row` a line), and where they apply `heldout.jsonl` (rows for the
-held-out curve only), `texts.jsonl` (`{"text"}` for completion training) and `pairs.jsonl` (`Pair`). The process writes
-`stages/`, its checkpoints, then `adapter/`, and one JSON object a line to standard output: events.
+held-out curve only), `texts.jsonl` (`{"text"}` for completion training), `pairs.jsonl` (`Pair`) and
+`heldout_pairs.jsonl` (pairs for the held-out curve only). The process writes `stages/`, its checkpoints, then
+`adapter/`, and one JSON object a line to standard output: events.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,11 +23,15 @@ ROWS = "rows.jsonl"
 HELDOUT = "heldout.jsonl"
 TEXTS = "texts.jsonl"
 PAIRS = "pairs.jsonl"
+HELDOUT_PAIRS = "heldout_pairs.jsonl"
 ADAPTER = "adapter"
 STAGES = "stages"
 PROMPTS = "prompts.jsonl"  # written by the trainer: token ids of the held-out prompts, for parity with the engine
 ANSWERS = "answers.jsonl"  # the engine's greedy answers, for the trainer to compare
 AGREEMENT = "agreement.jsonl"  # what came of it
+
+LINE_BYTES = 16_000_000  # of one event on a process's pipe; asyncio's own limit is 64 KiB
+_NAMED = 5  # ids in a text
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -105,6 +110,12 @@ class Event(Model):
     learning_rate: float | None = None
     seconds: float | None = None  # since the process started
     numbers: dict[str, Json] = Field(default_factory=dict)
+
+
+def some(ids: Sequence[str]) -> str:
+    """The first of many ids, for a text that people read; an event's `numbers` have them all."""
+    more = len(ids) - _NAMED
+    return ", ".join(ids[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def read_job(folder: Path) -> Job:

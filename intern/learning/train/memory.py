@@ -22,9 +22,13 @@ PREDICTED = {"cpu": 500, "cuda": 2048}
 RESIDENT = 4_000_000_000  # bytes of this process above which freed memory goes back to the system
 
 
-def micro_batch(rows: Sequence[dict[str, list[int]]], batch: int, device: str) -> int:
-    """Rows of one forward pass: the largest divisor of `batch` whose passes mostly stay within PACKED and PREDICTED."""
-    shared = common_prefix(rows)
+def micro_batch(rows: Sequence[dict[str, list[int]]], batch: int, device: str, *, shared: int | None = None) -> int:
+    """Rows of one forward pass: the largest divisor of `batch` whose passes mostly stay within PACKED and PREDICTED.
+
+    `shared`: tokens that all rows begin with and that go through the model once; None: all that they have in common.
+    """
+    if shared is None:
+        shared = common_prefix(rows)
     packed, predicted = PACKED.get(device, PACKED["cpu"]), PREDICTED.get(device, PREDICTED["cpu"])
     behind = [len(row["input_ids"]) - shared for row in rows]
     completions = [sum(label != IGNORED for label in row["labels"]) for row in rows]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -20,12 +20,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from intern.errors import StoreFailure, TrainingFailed, TrainingUnavailable
+from intern.learning.train import disk
 from intern.learning.train import job as jobs
-from intern.learning.train.job import Event, Job, Pair, Row
+from intern.learning.train.job import LINE_BYTES, Event, Job, Pair, Row
 
 NEEDED = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
 FREE_BYTES = 500_000_000  # checkpoints and the adapter of a small model, with room to spare
-_STATE = "trainer_state.json"  # what the trainer writes last into a checkpoint
 _RESTARTS = 2
 _END_SECONDS = 10.0
 # What a training process runs with.
@@ -40,6 +40,12 @@ ENVIRONMENT = {
     "GOMP_SPINCOUNT": "2000",
     "TOKENIZERS_PARALLELISM": "false",
 }
+# What it does without: the server's settings, its keys and database among them, and what opens other doors.
+_WITHHELD = re.compile(
+    r"INTERN_.*|(.*_)?(\w*(TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS|CREDS|PASSFILE)|PASS|KEY_ID|DSN|URL)"
+    r"|.*_PWD",
+    re.IGNORECASE,
+)
 
 
 class Clock:
@@ -61,13 +67,14 @@ class Clock:
 
 
 def inherited(given: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a training process whose parent has `given`.
+    """The environment of a training process whose parent has `given`: without the server's settings and secrets.
 
     It sees one GPU, the first of those that `given` names: on several, the Trainer would wrap the model in
     DataParallel, which splits a batch whose rows share their prefix.
     """
     visible = given.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
-    return {**given, **ENVIRONMENT, "CUDA_VISIBLE_DEVICES": visible}
+    kept = {name: value for name, value in given.items() if not _WITHHELD.fullmatch(name)}
+    return {**kept, **ENVIRONMENT, "CUDA_VISIBLE_DEVICES": visible}
 
 
 def check_installed(also: Sequence[str] = ()) -> None:
@@ -88,6 +95,7 @@ def prepare(
     heldout: Sequence[Row] = (),
     texts: Sequence[str] = (),
     pairs: Sequence[Pair] = (),
+    heldout_pairs: Sequence[Pair] = (),
 ) -> None:
     """Write a job's folder. Raises StoreFailure when the disk is full or nearly so."""
     try:
@@ -102,8 +110,10 @@ def prepare(
         jobs.write_lines(folder / jobs.HELDOUT, heldout)
         jobs.write_texts(folder / jobs.TEXTS, texts)
         jobs.write_lines(folder / jobs.PAIRS, pairs)
+        jobs.write_lines(folder / jobs.HELDOUT_PAIRS, heldout_pairs)
         unfinished = folder / f".{jobs.JOB}"
         unfinished.write_text(job.model_dump_json(indent=1), encoding="utf-8")
+        disk.settle(folder)
         os.replace(unfinished, folder / jobs.JOB)  # last: now it is complete
     except OSError as error:
         raise StoreFailure(f"The training's folder cannot be written: {error.strerror}.") from error
@@ -112,17 +122,12 @@ def prepare(
 def checkpoints(folder: Path) -> Iterator[tuple[Path, bool]]:
     """The checkpoints of a job's folder, each with whether it is whole; blocking."""
     for place in (folder / jobs.STAGES).glob("*/checkpoint-*"):
-        try:
-            json.loads((place / _STATE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            yield place, False
-        else:
-            yield place, True
+        yield place, disk.is_whole(place)
 
 
 def mend(folder: Path) -> None:
-    """Remove checkpoints that were being written when the disk was full or the process was killed: the one before is
-    still there. Blocking."""
+    """Remove checkpoints that were being written when the disk was full, the process was killed or the power went: the
+    one before is still there. Blocking."""
     for place in [place for place, whole in checkpoints(folder) if not whole]:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -165,6 +170,7 @@ async def _process(
 ) -> AsyncGenerator[Event | tuple[int, str], None]:
     """Events of one process, then (its exit code, the end of what it wrote to standard error)."""
     errors = folder / "errors.log"
+    theirs = {**inherited(os.environ), **environment}
     # Its standard input stays open as long as we live: when it closes, the process ends itself.
     with errors.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
@@ -174,11 +180,12 @@ async def _process(
             "intern.learning.train",
             str(folder),
             task,
+            theirs["CUDA_VISIBLE_DEVICES"],
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
-            env={**inherited(os.environ), **environment},
-            limit=16_000_000,
+            env=theirs,
+            limit=LINE_BYTES,
             preexec_fn=_step_back,
             start_new_session=True,  # Ctrl-C on a terminal is for us; we end the process ourselves
         )

@@ -15,8 +15,8 @@ from transformers import logging as transformers_logging
 from transformers import set_seed
 
 from intern.errors import InvalidInput
+from intern.learning.train import disk, stages
 from intern.learning.train import job as jobs
-from intern.learning.train import stages
 from intern.learning.train.base import (
     choose_device,
     hold_in_bfloat16,
@@ -26,7 +26,7 @@ from intern.learning.train.base import (
     quantisation_warning,
     unpacked,
 )
-from intern.learning.train.job import Event, Job, Prompt, Row
+from intern.learning.train.job import Event, Job, Prompt, Row, some
 from intern.learning.train.recipe import Recipe
 from intern.learning.train.tokens import Tokenised, chunks, prompt_ids, tokenise
 
@@ -121,7 +121,7 @@ def _once(folder: Path, stage: str, model: Any, tokenizer: Any, rows: Any, job: 
 
 
 def _write_adapter(model: Any, folder: Path) -> None:
-    """The adapter as PEFT writes it, whole or not at all."""
+    """The adapter as PEFT writes it, whole or not at all, also when the power goes."""
     temporary = folder.with_name(f".{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     # Without `save_embedding_layers`, PEFT asks the hub for the base model's configuration.
@@ -130,6 +130,7 @@ def _write_adapter(model: Any, folder: Path) -> None:
     config["base_model_name_or_path"] = ""  # a path of this machine; the manifest names the base
     (temporary / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True), encoding="utf-8")
     (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    disk.settle(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     os.rename(temporary, folder)
 
@@ -143,7 +144,7 @@ def _tell_rows(rows: Tokenised, context: int, recipe: Recipe, tell: stages.Tell)
         "completion_tokens": rows.completion_tokens,
     }
     if rows.too_long:
-        text = f"{len(rows.too_long)} rows are longer than {context} tokens and are left out"
+        text = f"{len(rows.too_long)} rows are longer than {context} tokens and are left out: {some(rows.too_long)}"
         tell(Event(kind="warning", text=text, numbers=numbers))
     if not rows.rows:
         raise InvalidInput(f"No row fits {context} tokens; raise INTERN_CONTEXT or shorten the examples.")

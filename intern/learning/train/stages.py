@@ -19,6 +19,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig
 
 from intern.errors import TrainingFailed
+from intern.learning.train import disk
 from intern.learning.train.job import Event
 from intern.learning.train.memory import give_back, micro_batch
 from intern.learning.train.prefix import PrefixCollator, PrefixTrainer, common_prefix, completion_logits
@@ -28,7 +29,11 @@ Tell = Callable[[Event], None]
 
 
 class Curves(TrainerCallback):
-    """Tells what happens, saves a checkpoint now and then, and measures the loss on held-out rows."""
+    """Tells what happens, saves a checkpoint now and then, and measures the loss on held-out rows.
+
+    Of its checkpoints the newest is kept. The trainer itself must remove none (`save_total_limit` None): it would do so
+    before the next one has reached the disk.
+    """
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class Curves(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._saved = time.monotonic()
+        disk.keep_only(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self._tell(Event(kind="saved", stage=self._stage, step=state.global_step, steps=state.max_steps))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
@@ -132,7 +138,6 @@ def train(
         logging_nan_inf_filter=False,
         logging_strategy="steps",
         save_strategy="no",
-        save_total_limit=1,
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=True,

@@ -72,8 +72,9 @@ def tokenise(tokenizer: Any, rows: Iterable[Row], context: int) -> Tokenised:
 
 
 def chunks(tokenizer: Any, texts: Iterable[str], size: int) -> list[dict[str, list[int]]]:
-    """Texts as rows of at most `size` tokens, every token a label but the first. A text's first line is its title and
-    stands before each of its pieces."""
+    """Texts as rows of at most `size` tokens. A text's first line is its title: it stands before each of its pieces (a
+    quarter of `size` at most), and is no label. Every token of the piece itself is one, but for one that
+    nothing stands before. Pieces do not overlap and have no end token: nothing ends where one does."""
     rows: list[dict[str, list[int]]] = []
     for text in texts:
         title, _, body = text.partition("\n")

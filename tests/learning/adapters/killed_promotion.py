@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import signal
 import sys
@@ -29,23 +30,31 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
 }
 
 
-def killing(function: Callable[..., Any], *, done: bool) -> Callable[..., Any]:
-    """`function`, killed at its beginning or at its end."""
+def killing(
+    function: Callable[..., Any], *, done: bool, when: Callable[..., bool] = lambda *_: True
+) -> Callable[..., Any]:
+    """`function`, killed at its beginning or at its end; only if its arguments are such `when` it is to be."""
 
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    async def later(*arguments: Any, **named: Any) -> None:
-        if done:
-            await function(*arguments, **named)
-        die()
+    async def later(*arguments: Any, **named: Any) -> Any:
+        if not done and when(*arguments):
+            die()
+        result = await function(*arguments, **named)
+        if when(*arguments):
+            die()
+        return result
 
-    def now(*arguments: Any, **named: Any) -> None:
-        if done:
-            function(*arguments, **named)
-        die()
+    def now(*arguments: Any, **named: Any) -> Any:
+        if not done and when(*arguments):
+            die()
+        result = function(*arguments, **named)
+        if when(*arguments):
+            die()
+        return result
 
-    return later if asyncio.iscoroutinefunction(function) else now
+    return later if inspect.iscoroutinefunction(function) else now
 
 
 async def promote(home: Path, step: str) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import resource
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
+from made_disk import files_no_larger_than
 from made_lora import base_folder, base_shape, tensors, write_lora
 from pydantic import ValidationError
 
@@ -38,6 +38,8 @@ from intern.learning.adapters.shapes import BaseShape, read_shape
 from intern.models.source import content_hash
 from intern.types import Json
 
+WHEN = datetime(2026, 11, 1, tzinfo=UTC)
+
 
 def provenance(**fields: Json) -> Provenance:
     given: dict[str, Json] = {
@@ -47,7 +49,7 @@ def provenance(**fields: Json) -> Provenance:
         "dataset": "d" * 64,
         "run": "run_1",
         "recipe": {"name": "lora", "rank": 2},
-        "created": datetime(2026, 11, 1, tzinfo=UTC),
+        "created": WHEN,
         "curves": {"loss": (2.0, 1.5)},
         "scores": {"heldout": 0.9},
     }
@@ -93,7 +95,8 @@ def test_a_stored_adapter_is_found_and_verified_with_all_that_is_known_of_it(
     assert stored(root) == [made.folder]
     found = verify(made.folder, base="ab" * 32, shape=shape)
     assert (found.name, found.digest, found.gguf) == ("triage@v3", made.folder.name, made.folder / "adapter.gguf")
-    assert (found.manifest.team, found.manifest.code) == ("default", __version__)
+    assert found.manifest.team == "default"
+    assert re.fullmatch(re.escape(__version__) + r"\+[0-9a-f]{12}", found.manifest.code), "and the trainer's sources"
     assert dict(found.manifest) == {**dict(provenance()), "format": 1, "files": found.manifest.files}
     assert found.lora.ranks == dict.fromkeys(shape.modules, 2)
     for name, file in found.manifest.files.items():
@@ -321,17 +324,6 @@ def test_a_broken_verdict_is_no_answer(adapter: AdapterFiles) -> None:
 # --- disks and crashes -------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def files_no_larger_than(size: int) -> Iterator[None]:
-    """As on a full disk, writing fails in the middle of a file."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("size", [0, 1000, 3000])
 def test_a_disk_that_takes_no_more_leaves_nothing(root: Path, source: Path, size: int) -> None:
     with files_no_larger_than(size), pytest.raises(StoreFailure, match="cannot be stored"):
@@ -404,3 +396,27 @@ def test_a_crash_at_any_step_leaves_nothing_or_everything(root: Path, source: Pa
     assert len(stored(root)) == 1
     assert sweep(root) > 5
     assert list(root.iterdir()) == stored(root)
+
+
+def test_an_adapter_that_no_row_names_goes_when_its_run_has_ended_and_no_other_does(root: Path, source: Path) -> None:
+    made = [
+        store_adapter(root, source, provenance().model_copy(update={"run": run, "recipe": {"seed": number}}))
+        for number, run in enumerate(("run_ended", "run_ended", "run_that_goes_on", "run_of_another_workspace"))
+    ]
+    (root / ("0" * 32)).mkdir()  # whose it is, nobody can tell
+    kept = {"0" * 32, *(files.digest for files in made[1:])}
+    named = {made[1].digest}
+    assert sweep(root, runs={"run_ended": WHEN - timedelta(seconds=1)}, named=named) == 0, "it was made later"
+    assert sweep(root, runs={"run_ended": WHEN}, named=named) == 1
+    assert {path.name for path in stored(root)} == kept
+
+
+def test_an_adapter_of_a_version_that_kept_no_stages_is_read(adapter: AdapterFiles, tmp_path: Path) -> None:
+    text = json.loads((adapter.folder / "manifest.json").read_text())
+    del text["stages"]
+    old = json.dumps({**text, "code": "0.1.0", "curves": {"step_at": [1, 2, 1], "step_loss": [3, 2, 1]}}).encode()
+    folder = adapter.folder.with_name(digest_of(old))
+    adapter.folder.rename(folder)
+    (folder / "manifest.json").write_bytes(old)
+    found = verify(folder).manifest
+    assert (found.stages, found.code, found.curves["step_at"]) == ((), "0.1.0", (1.0, 2.0, 1.0))

@@ -6,17 +6,19 @@ import asyncio
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from learning.adapters.killed_promotion import STEPS
+from made_export import SKILL, make_home, open_workspace
 from made_lora import base_shape, tensors, write_lora
 from sqlalchemy.engine import Engine as Database
 
 from intern.engines.base import EngineRequest
 from intern.engines.fake import FakeEngine
-from intern.errors import AdapterRefused, Conflict, EngineFailure, NotFound
+from intern.errors import AdapterRefused, Conflict, EngineFailure, NotFound, Overloaded
 from intern.learning.adapters.adapter import store_adapter
 from intern.learning.adapters.deployments import SPARE, Deployments
 from intern.learning.adapters.gguf_lora import convert
@@ -54,14 +56,20 @@ class House:
         self.root = root
         self.engine = WatchedEngine()
 
-    def adapter(self, skill: str = "sorting", *, base: str = BASE, team: str = TEAM) -> Adapter:
-        """A stored adapter with files of its own."""
+    def adapter(
+        self, skill: str = "sorting", *, base: str = BASE, team: str = TEAM, wider: int = 0, strange: bool = False
+    ) -> Adapter:
+        """A stored adapter with files of its own; `wider` than the base model is, or with a `strange` GGUF file."""
         with self.database.begin() as connection:
             made = Adapter(team=team, skill=skill, version=0, digest="", base=base, created=now())
             adapter = store.add_adapter(connection, made)
         shape = base_shape(self.root / "base")
+        if wider:
+            sizes = {module: (rows, columns + wider) for module, (rows, columns) in shape.modules.items()}
+            shape = replace(shape, modules=sizes)
         folder = write_lora(self.root / f"{skill}-{adapter.version}", tensors(shape, seed=adapter.version))
-        convert(read_lora(folder, shape), shape, folder / "adapter.gguf")
+        made = write_lora(self.root / "strange", tensors(shape, seed=999)) if strange else folder
+        convert(read_lora(made, shape), shape, folder / "adapter.gguf")
         provenance = Provenance(
             team=team,
             skill=skill,
@@ -78,7 +86,13 @@ class House:
         return kept
 
     def deployments(self, base: str | None = BASE) -> Deployments:
-        return Deployments(self.database, self.engine, self.root / "adapters", base)
+        return Deployments(self.database, self.engine, self.root / "adapters", base, self.root / "base")
+
+    def deploy(self, version: int, skill: str = "sorting", previous: int | None = None) -> None:
+        """Put in service whatever it is, as another version of the platform could have done."""
+        row = Deployment(team=TEAM, skill=skill, version=version, previous=previous, changed=now())
+        with self.database.begin() as connection:
+            store.deploy(connection, row)
 
     def stored(self, skill: str = "sorting") -> tuple[int | None, int | None]:
         with self.database.connect() as connection:
@@ -172,7 +186,7 @@ async def test_another_teams_adapter_is_not_found(house: House) -> None:
 
 async def test_a_request_ends_on_the_adapter_it_began_with(house: House) -> None:
     deployments = house.deployments()
-    for _ in range(SPARE + 4):
+    for _ in range(SPARE + 5):
         house.adapter()
     await deployments.promote(TEAM, "sorting", 1, by="test", reason="")
     lease = await deployments.acquire(TEAM, "sorting", None)
@@ -180,9 +194,8 @@ async def test_a_request_ends_on_the_adapter_it_began_with(house: House) -> None
         await deployments.promote(TEAM, "sorting", version, by="test", reason="")
         assert await house.said(lease) == "from default/sorting@v1"
     deployments.release(lease)
-    await deployments.promote(TEAM, "sorting", 2, by="test", reason="")
-    assert await house.engine.adapters()
-    assert len(await house.engine.adapters()) <= SPARE + 2
+    await deployments.promote(TEAM, "sorting", SPARE + 5, by="test", reason="")
+    assert len(await house.engine.adapters()) == SPARE + 3
 
 
 async def test_rolling_back_is_the_same_flip_backwards_without_loading_anything(house: House) -> None:
@@ -199,20 +212,68 @@ async def test_rolling_back_is_the_same_flip_backwards_without_loading_anything(
     assert house.stored() == (2, 1)
 
 
+async def test_after_a_restart_too_rolling_back_loads_nothing_and_asks_the_engine_nothing(house: House) -> None:
+    before = house.deployments()
+    for _ in range(2):
+        await before.promote(TEAM, "sorting", house.adapter().version, by="test", reason="")
+    house.engine = WatchedEngine()
+    again = house.deployments()
+    await again.load()
+    assert house.engine.changes == [("default/sorting@v1", "default/sorting@v2")]
+    await again.rollback(TEAM, "sorting", by="test")
+    assert (await again.acquire(TEAM, "sorting", None)).name == "sorting@v1"
+    assert len(house.engine.changes) == 1
+    assert house.engine.requests == []
+
+
+async def test_what_served_before_stays_loaded_whatever_is_asked_for_by_name(house: House) -> None:
+    deployments = house.deployments()
+    for _ in range(2):
+        await deployments.promote(TEAM, "sorting", house.adapter().version, by="test", reason="")
+    for _ in range(SPARE + 2):
+        version = house.adapter().version
+        deployments.release(await deployments.acquire(TEAM, "sorting", f"v{version}"))
+    assert {"default/sorting@v1", "default/sorting@v2"} < set(await house.engine.adapters())
+
+
+async def test_rolling_back_waits_for_no_other_adapter_that_is_being_loaded(house: House) -> None:
+    deployments = house.deployments()
+    for _ in range(2):
+        await deployments.promote(TEAM, "sorting", house.adapter().version, by="test", reason="")
+    async with deployments._loading:
+        await asyncio.wait_for(deployments.rollback(TEAM, "sorting", by="test"), 20)
+    assert house.stored() == (1, 2)
+
+
+async def test_a_full_queue_is_waited_for_by_a_promotion_but_not_for_ever(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("intern.learning.adapters.deployments._FULL_SECONDS", 0.01)
+    deployments, full = house.deployments(), Overloaded("Full.", retry_after=1.0)
+    house.engine.replies = [full, full, "fine"]
+    await deployments.promote(TEAM, "sorting", house.adapter().version, by="test", reason="")
+    assert house.stored() == (1, None)
+    house.engine.replies = [full]
+    monkeypatch.setattr("intern.learning.adapters.deployments._PROBE_SECONDS", 0.1)
+    with pytest.raises(Overloaded):
+        await deployments.promote(TEAM, "sorting", house.adapter().version, by="test", reason="")
+    assert house.stored() == (1, None)
+
+
 async def test_rolling_back_does_not_undo_what_was_promoted_meanwhile(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deployments = house.deployments()
     for _ in range(2):
         await deployments.promote(TEAM, "sorting", house.adapter().version, by="test", reason="")
-    third, probe = house.adapter().version, deployments._probe
+    third, acquire = house.adapter().version, deployments.acquire
 
-    async def promoted_meanwhile(name: str) -> None:
-        monkeypatch.setattr(deployments, "_probe", probe)
+    async def promoted_meanwhile(team: str, skill: str, version: str | None) -> Lease:
+        monkeypatch.setattr(deployments, "acquire", acquire)
         await deployments.promote(TEAM, "sorting", third, by="somebody else", reason="")
-        await probe(name)
+        return await acquire(team, skill, version)
 
-    monkeypatch.setattr(deployments, "_probe", promoted_meanwhile)
+    monkeypatch.setattr(deployments, "acquire", promoted_meanwhile)
     with pytest.raises(Conflict):
         await deployments.rollback(TEAM, "sorting", by="test")
     assert house.stored() == (3, 2)
@@ -229,6 +290,74 @@ async def test_an_adapter_that_the_engine_refuses_at_the_start_keeps_no_other_fr
     assert again.problems == {(TEAM, "sorting"): "llama.cpp cannot load it."}
     lease = await again.acquire(TEAM, "rules", None)
     assert await house.said(lease) == "from default/rules@v1"
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"), [({"wider": 4}, "made for a weight of 8 by 16"), ({"strange": True}, "other values")]
+)
+async def test_a_hostile_adapter_with_the_right_base_in_its_manifest_is_never_loaded(
+    house: House, odd: dict[str, Any], words: str
+) -> None:
+    good, bad = house.adapter("rules"), house.adapter(**odd)
+    house.deploy(good.version, "rules")
+    deployments = house.deployments()
+    with pytest.raises(AdapterRefused, match=words):
+        await deployments.promote(TEAM, "sorting", bad.version, by="test", reason="")
+    with pytest.raises(AdapterRefused, match=words):
+        await deployments.acquire(TEAM, "sorting", f"v{bad.version}")
+    house.deploy(bad.version)
+    again = house.deployments()
+    await again.load()
+    assert words in again.problems[TEAM, "sorting"]
+    assert (await again.acquire(TEAM, "sorting", None)).name is None
+    assert house.engine.changes == [("default/rules@v1",)]
+
+
+@pytest.mark.needs_model
+async def test_a_workspace_holds_adapters_against_the_base_model_that_it_serves(
+    model_path: Path, tmp_path: Path
+) -> None:
+    workspace = open_workspace(make_home(tmp_path, model_path))
+    assert workspace.base is not None
+    House(workspace.database, tmp_path).adapter(SKILL, base=workspace.base.sha256)
+    with pytest.raises(AdapterRefused, match="in this base model it is"):
+        await workspace.deployments.promote(TEAM, SKILL, 1, by="test", reason="")
+    await workspace.close()
+
+
+async def test_a_former_adapter_that_cannot_be_loaded_is_no_problem_of_the_one_that_serves(house: House) -> None:
+    adapters = [house.adapter() for _ in range(2)]
+    house.deploy(2, previous=1)
+    (house.root / "adapters" / adapters[0].digest / "adapter.gguf").unlink()
+    deployments = house.deployments()
+    await deployments.load()
+    assert deployments.problems == {}
+    assert (await deployments.acquire(TEAM, "sorting", None)).name == "sorting@v2"
+    with pytest.raises(AdapterRefused, match="missing"):
+        await deployments.rollback(TEAM, "sorting", by="test")
+    assert house.stored() == (2, 1)
+
+
+async def test_what_nobody_foresaw_of_one_skill_keeps_no_other_from_serving(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for skill in ("one", "two", "three"):
+        house.deploy(house.adapter(skill).version, skill)
+    verified = Deployments._verified
+
+    def fails(deployments: Deployments, team: str, skill: str, version: int) -> Any:
+        if skill == "one":
+            raise MemoryError
+        return verified(deployments, team, skill, version)
+
+    monkeypatch.setattr(Deployments, "_verified", fails)
+    started, watching = house.deployments(), house.deployments()
+    await started.load()
+    await watching.refresh()
+    for deployments in (started, watching):
+        assert "MemoryError" in deployments.problems[TEAM, "one"]
+        served = [(await deployments.acquire(TEAM, skill, None)).name for skill in ("one", "two", "three")]
+        assert served == [None, "two@v1", "three@v1"]
 
 
 async def test_the_first_adapter_rolls_back_to_the_base_model(house: House) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gguf
 import numpy as np
@@ -336,3 +337,41 @@ def test_a_folder_that_cannot_be_written_is_a_store_failure(tmp_path: Path) -> N
     lora = read_lora(write_lora(tmp_path / "lora", tensors(shape)), shape)
     with pytest.raises(StoreFailure, match="cannot be written"):
         convert(lora, shape, tmp_path / "absent" / "adapter.gguf")
+
+
+# --- what lies beside an adapter of unknown origin ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+@pytest.mark.parametrize("how", [{}, {"use_rslora": True}, {"alpha_pattern": {"q_proj": 3, "layers.1.mlp.up_proj": 7}}])
+def test_what_was_converted_here_has_the_values_of_the_adapter(
+    tmp_path: Path, how: dict[str, object], dtype: Literal["f32", "f16"]
+) -> None:
+    shape = base_shape(tmp_path / "base")
+    lora = read_lora(write_lora(tmp_path / "lora", tensors(shape), **how), shape)
+    convert(lora, shape, tmp_path / "adapter.gguf", dtype=dtype)
+    check_gguf(tmp_path / "adapter.gguf", lora, shape)
+
+
+def test_a_file_with_other_values_is_refused(tmp_path: Path) -> None:
+    shape = base_shape(tmp_path / "base")
+    weights = tensors(shape)
+    lora = read_lora(write_lora(tmp_path / "lora", weights), shape)
+    name = "base_model.model.model.layers.1.mlp.down_proj.lora_A.weight"
+    for value in (weights[name][0, 0] * 1.01, 0.0, 1e30):
+        weights[name][0, 0] = value
+        other = read_lora(write_lora(tmp_path / "other", weights), shape)
+        convert(other, shape, tmp_path / "adapter.gguf")
+        with pytest.raises(
+            AdapterRefused, match=r"blk\.1\.ffn_down\.weight\.lora_a has other values than adapter_model"
+        ):
+            check_gguf(tmp_path / "adapter.gguf", lora, shape)
+
+
+def test_a_file_of_the_same_ranks_for_a_base_of_other_sizes_is_refused(tmp_path: Path) -> None:
+    shape = base_shape(tmp_path / "base")
+    wider = replace(shape, modules={module: (rows, columns + 4) for module, (rows, columns) in shape.modules.items()})
+    lora = read_lora(write_lora(tmp_path / "lora", tensors(shape)), shape)
+    convert(read_lora(write_lora(tmp_path / "other", tensors(wider)), wider), wider, tmp_path / "adapter.gguf")
+    with pytest.raises(AdapterRefused, match=r"lora_a has the shape \(2, 16\), not \(2, 12\)"):
+        check_gguf(tmp_path / "adapter.gguf", lora)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,9 +46,10 @@ def ship(
     team: str = TEAM,
     named: bool = True,
     converted: bool = True,
+    heads: int = 2,
 ) -> Path:
-    """An adapter's folder as another workspace had made it."""
-    shape = base_shape(root / "base")
+    """An adapter's folder as another workspace had made it, on a base of so many heads."""
+    shape = replace(base_shape(root / "base"), heads=heads)
     made = write_lora(root / f"made-{skill}-{version}-{team}", tensors(shape, seed=version))
     if converted:
         convert(read_lora(made, shape), shape, made / "adapter.gguf")
@@ -69,7 +71,7 @@ def ship(
 
 
 def adopted(database: Database, root: Path) -> list[str]:
-    return [adapter.name for adapter in adopt(database, root / "adapters", BASE, TEAM, SKILLS)]
+    return [adapter.name for adapter in adopt(database, root / "adapters", BASE, TEAM, SKILLS, root / "base")]
 
 
 async def test_it_serves_as_if_it_had_been_promoted_here_and_can_be_rolled_back(
@@ -108,7 +110,7 @@ def test_of_several_versions_the_newest_that_is_named_serves(database: Database,
 
 @pytest.mark.parametrize(
     "odd",
-    [{"base": "b" * 64}, {"team": "other"}, {"skill": "unknown"}, {"named": False}, {"converted": False}],
+    [{"base": "b" * 64}, {"team": "other"}, {"skill": "unknown"}, {"named": False}, {"converted": False}, {"heads": 1}],
 )
 def test_what_does_not_belong_here_is_left_where_it_lies(
     database: Database, tmp_path: Path, odd: dict[str, str]

@@ -107,15 +107,46 @@ def test_a_near_copy_of_a_held_out_input_is_not_trained_on() -> None:
 
 def test_a_users_copy_takes_no_example_of_the_owners_away() -> None:
     words = "the monthly invoice from the northern office shows a wrong amount for item"
-    near = [example(1, "refund", id=f"near{n}", input=f"{words} n{n}", provenance="api") for n in range(3)]
+    users = [example(1, "refund", id=f"user{n}", input=f"{words} n{n}", provenance="api") for n in range(30)]
+    drawn = next(row for row in users if row.id in ids(made([row, *folder(40)]).heldout))
     for provenance in ("folder", "import"):
         owners = example(1, id="owners", input=f"{words} seven", split="train", provenance=provenance)
-        user = example(2, id="user", input=f"{words} eight", provenance="api")
-        rest = [example(n, split="train" if n < 20 else "heldout") for n in range(10, 30)]
-        built = made([owners, *near, user, *rest], frozen={key_of(row) for row in near}, trained={key_of(user)})
+        trained = example(2, id="trained", input=f"{words} eight", provenance="api")
+        built = made([owners, *folder(40), drawn, trained], trained={key_of(trained)})
         assert "owners" in ids(built.train)
-        assert reasons(built)["near0"] == "near_duplicate"
+        assert reasons(built)[drawn.id] == "near_duplicate"
         assert not {row.example.provenance for row in built.heldout} & {"api"}
+
+
+def folder(size: int) -> list[Any]:
+    return [example(n, split="train" if n % 2 else "heldout") for n in range(1000, 1000 + size)]
+
+
+@pytest.mark.parametrize("provenance", ["review", "import"])
+@pytest.mark.parametrize("new", ["folder", "import"])
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_what_was_held_out_before_stays_and_a_new_copy_of_it_goes(provenance: str, new: str, split: Any) -> None:
+    words = "the monthly invoice from the northern office shows a wrong amount for item"
+    old = example(1, id="old", input=f"{words} seven", provenance=provenance)
+    copy = example(1, id="new", input=f"{words} seven again", split=split, provenance=new)
+    built = made([copy, old, *folder(10)], frozen={key_of(old)})
+    assert "old" in ids(built.heldout)
+    assert reasons(built) == {"new": "heldout_copy"}
+    assert "old" in built.dropped[0].detail
+
+
+def test_what_was_held_out_before_stays_whatever_more_its_contributor_brings() -> None:
+    mine = [example(n, provenance="review", contributor="eve") for n in range(30)]
+    built = made([*mine], contributor_cap=10, frozen={key_of(row) for row in mine[:5]})  # type: ignore[list-item]
+    assert {f"e{n}" for n in range(5)} <= set(ids(built.heldout))
+    assert reasons(built) == {f"e{n}": "contributor_cap" for n in range(5, 20)}
+
+
+def test_what_a_teacher_wrote_is_not_capped_as_one_contributors() -> None:
+    written = [example(n, provenance="synthesis", contributor="synthesis") for n in range(300)]
+    built = made([*folder(10), *written], contributor_cap=200)
+    assert len(built.train) == 305
+    assert not built.dropped
 
 
 def test_near_copies_count_once_unless_their_outputs_differ() -> None:

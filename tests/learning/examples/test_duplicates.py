@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from intern.learning.examples.duplicates import SHORT, contaminated, contradictions, find_copies, words
+from intern.learning.examples.duplicates import SHORT, contaminated, find_copies, words
 
 TEN = "the monthly invoice from northern office shows another wrong amount"
 
@@ -171,16 +171,3 @@ def test_nothing_is_near_to_nothing(texts: list[str]) -> None:
     assert contaminated(texts, [], 0.8) == []
     assert contaminated([], texts, 0.8) == []
     assert find_copies(texts, 0.8) == []
-
-
-# --- contradictions --------------------------------------------------------------------------------------------------
-
-
-def test_one_input_with_two_outputs_is_a_contradiction() -> None:
-    inputs = ["Cancel my order", "cancel  my order.", "CANCEL MY ORDER!", "cancel my order - 2", "other"]
-    assert contradictions(inputs, ["cancel", "cancel", "refund", "refund", "x"]) == [(0, 1, 2)]
-    assert contradictions(inputs, [{"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 1, "b": 2}, 1, 1]) == []
-
-
-def test_signs_inside_a_text_matter() -> None:
-    assert contradictions(["1.5 + 2", "1.5 - 2", "15 + 2"], ["3.5", "-0.5", "17"]) == []

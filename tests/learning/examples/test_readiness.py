@@ -9,11 +9,11 @@ from intern.schema import MAX_NODES, check_schema
 
 
 def test_readiness_names_what_is_missing() -> None:
-    built = made([example(n, split="train" if n < 31 else "heldout") for n in range(41)])
+    built = made([example(n, split="train" if n < 21 else "heldout") for n in range(31)])
     found = readiness(built, SCHEMA, min_examples=50)
     assert not found.ready
     assert found.missing == (
-        "31 examples to train on, 50 needed.",
+        "31 examples, 50 needed.",
         "Every example has the same output: there is nothing to learn from them.",
     )
     assert "10 held-out examples; under 30 no adapter can be proved better." in found.notes
@@ -27,6 +27,15 @@ def test_enough_varied_examples_are_ready() -> None:
     found = readiness(built, SCHEMA, min_examples=50)
     assert found.ready
     assert found.missing == ()
+
+
+def test_so_many_examples_are_needed_wherever_they_stand_but_not_all_held_out() -> None:
+    built = made([example(n, "refund" if n % 2 else "order") for n in range(50)])
+    assert (len(built.train) < 50, readiness(built, SCHEMA, min_examples=50).missing) == (True, ())
+    assert readiness(built, SCHEMA, min_examples=51).missing == ("50 examples, 51 needed.",)
+    held = made([example(n, split="heldout") for n in range(50)])
+    missing = ("All 50 examples are held out: there is none to train on.",)
+    assert readiness(held, SCHEMA, min_examples=50).missing == missing
 
 
 def test_fields_with_few_values_are_found_through_references() -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine as Database
 
 from intern.engines.fake import FakeEngine
 from intern.learning.examples.items import key_of, origin_of
-from intern.learning.examples.shots import FIXED, NEAREST, TOKENS, Mode, ServedShots, Shots, as_turns, varied
+from intern.learning.examples.shots import FIXED, NEAREST, Mode, ServedShots, Shots, as_turns, varied
 from intern.learning.loop.collecting import Collecting
 from intern.learning.loop.contracts import Work
 from intern.learning.train.recipe import Recipe
@@ -26,6 +26,7 @@ from intern.store import records
 from intern.store.engine import open_database
 from intern.types import Dataset, Dropped, Example, Message, Run, now
 
+ROOM = 3000  # tokens
 TOPICS = ["order", "refund", "other"]
 SCHEMA = {
     "type": "object",
@@ -55,8 +56,10 @@ def embed(texts: Sequence[str]) -> Vectors:
     return np.array([[float(topic in text) for topic in TOPICS] for text in texts], dtype=np.float32)
 
 
-def shown(skill: Skill, examples: Sequence[Example], mode: Mode, request: str = "about refund") -> list[str]:
-    turns = asyncio.run(Shots(skill, examples, embed).shown(mode, request, FakeEngine()))
+def shown(
+    skill: Skill, examples: Sequence[Example], mode: Mode, request: str = "about refund", room: int = ROOM
+) -> list[str]:
+    turns = asyncio.run(Shots(skill, examples, embed).shown(mode, request, FakeEngine(), room=room))
     return [turn[0].content for turn in turns]
 
 
@@ -91,7 +94,7 @@ def test_a_vector_does_as_well_as_the_text(skill: Skill) -> None:
     examples = [example(n) for n in range(60)]
     shots = Shots(skill, examples, embed)
     vector = embed(["about refund"])[0]
-    by_vector = asyncio.run(shots.shown("nearest", vector, FakeEngine()))
+    by_vector = asyncio.run(shots.shown("nearest", vector, FakeEngine(), room=ROOM))
     assert [turn[0].content for turn in by_vector] == shown(skill, examples, "nearest")
 
 
@@ -108,12 +111,14 @@ def test_who_leaves_while_the_examples_are_embedded_stops_nothing(skill: Skill) 
 
     async def ask() -> None:
         shots = Shots(skill, [example(n) for n in range(60)], slow)
-        leaving = [asyncio.create_task(shots.shown("nearest", "about refund", FakeEngine())) for _ in range(3)]
+        leaving = [
+            asyncio.create_task(shots.shown("nearest", "about refund", FakeEngine(), room=ROOM)) for _ in range(3)
+        ]
         await asyncio.to_thread(going.wait)
         for task in leaving:
             task.cancel()
         await asyncio.gather(*leaving, return_exceptions=True)
-        staying = asyncio.create_task(shots.shown("nearest", "about refund", FakeEngine()))
+        staying = asyncio.create_task(shots.shown("nearest", "about refund", FakeEngine(), room=ROOM))
         await asyncio.sleep(0)
         go_on.set()
         assert len(await staying) == NEAREST
@@ -134,15 +139,26 @@ def test_examples_that_could_not_be_embedded_are_tried_again(skill: Skill) -> No
     async def ask() -> None:
         shots = Shots(skill, [example(n) for n in range(60)], failing)
         with pytest.raises(OSError, match="no memory"):
-            await shots.shown("nearest", "about refund", FakeEngine())
-        assert len(await shots.shown("nearest", "about refund", FakeEngine())) == NEAREST
+            await shots.shown("nearest", "about refund", FakeEngine(), room=ROOM)
+        assert len(await shots.shown("nearest", "about refund", FakeEngine(), room=ROOM)) == NEAREST
 
     asyncio.run(ask())
 
 
-def test_long_examples_are_no_more_than_the_budget(skill: Skill) -> None:
-    long = [example(n).model_copy(update={"input": f"refund {n} " + "word " * (TOKENS // 3)}) for n in range(9)]
-    assert 0 < len(shown(skill, long, "fixed")) < 3
+def test_as_many_examples_are_shown_as_fit(skill: Skill) -> None:
+    examples = [example(n).model_copy(update={"input": f"refund {n} " + "word " * 30}) for n in range(40)]
+    some = [len(shown(skill, examples, "fixed", room=room)) for room in (0, 200, 400, 800, 8000)]
+    assert some[0] == 0
+    assert 0 < some[1] < some[2] < some[3] < some[4] == FIXED
+
+
+@pytest.mark.parametrize("mode", ["fixed", "nearest"])
+def test_an_example_that_is_too_long_makes_way_for_the_next(skill: Skill, mode: Mode) -> None:
+    examples = [example(n).model_copy(update={"input": f"refund {n}"}) for n in range(3)]
+    first = shown(skill, examples, mode)[0 if mode == "fixed" else -1]
+    place = [e.input for e in examples].index(first)
+    examples[place] = examples[place].model_copy(update={"input": first + " word" * ROOM})
+    assert sorted(shown(skill, examples, mode)) == sorted({"refund 0", "refund 1", "refund 2"} - {first})
 
 
 # --- in service ------------------------------------------------------------------------------------------------
@@ -175,7 +191,7 @@ def freeze(
 
 
 def served(shots: ServedShots, skill: Skill, request: str = "about order", team: str = "default") -> list[str]:
-    return [turn[0].content for turn in asyncio.run(shots.shown(team, skill, request))]
+    return [turn[0].content for turn in asyncio.run(shots.shown(team, skill, request, room=ROOM))]
 
 
 def test_the_newest_dataset_is_shown_and_nothing_held_out(database: Database, skill: Skill) -> None:
@@ -192,7 +208,7 @@ def test_what_was_erased_is_shown_no_more(database: Database, skill: Skill) -> N
     freeze(database, "ds_1", [0, 3])
     assert len(served(shots, skill)) == 2
     with database.begin() as connection:
-        store.erase(connection, "default", person="p3")
+        store.erase(connection, "default", store.Whose(person="p3"))
     assert served(shots, skill) == ["about order 0"]
 
 

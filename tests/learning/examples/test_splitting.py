@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pytest
 from made_examples import SCHEMA, example, ids, made, reasons, text
 
-from intern.learning.examples.items import Built, Gathered, key_of
+from intern.learning.examples.items import Built, Gathered, Kept, key_of, openings_of
+from intern.learning.examples.splitting import Splitting
 from intern.learning.judging.evaluate import score
 from intern.skill import Skill, SkillSpec
-from intern.types import Example
+from intern.types import Example, Message
 
 SKILL = Skill("sorting", SkillSpec(title="S", description="d", instructions="Sort."), SCHEMA, (), (), Path())
 
@@ -122,6 +125,17 @@ def test_what_one_author_wrote_is_judged_as_dependent_and_nothing_names_the_auth
     assert not any("pat" in row.example.model_dump_json() for row in built.heldout)
 
 
+def test_too_few_authors_to_prove_anything_by_are_said() -> None:
+    def notes(authors: int, heldout: int = 60) -> tuple[str, ...]:
+        rows = [Gathered(example=example(n, split="heldout"), person=f"pat {n % authors}") for n in range(heldout)]
+        return made([*rows, *(example(n, split="train") for n in range(60, 90))]).notes
+
+    (note,) = notes(29)
+    assert note.startswith("The held-out examples are of 60 threads, but 29 authors or groups of them")
+    assert notes(30) == ()
+    assert notes(10, heldout=29) == (), "authors are not the reason"
+
+
 def test_threads_join_authors_in_what_is_judged_as_dependent() -> None:
     asked = {0: ("ann", "a"), 1: ("ann", "b"), 2: ("ben", "b"), 3: (None, "c"), 4: (None, "c"), 5: (None, None)}
     rows = [Gathered(example=example(n, group=g, split="heldout"), person=who) for n, (who, g) in asked.items()]
@@ -203,3 +217,105 @@ def test_of_a_question_that_both_asked_what_a_person_wrote_is_held_out() -> None
     rows = [example(1, id="written", provenance="synthesis"), example(1, id="asked", provenance="review")]
     built = made([*rows, example(2, split="train")], frozen={key_of(rows[0])})
     assert (ids(built.heldout), reasons(built)) == (["asked"], {"written": "duplicate"})
+
+
+# --- turns of one conversation -------------------------------------------------------------------------------------
+
+
+def turns(*said: str, **more: Any) -> Example:
+    """A reviewed turn of a conversation: the user's, the answer, the user's, ..."""
+    messages = tuple(Message(role="assistant" if n % 2 else "user", content=text) for n, text in enumerate(said))
+    ident = " / ".join(said)
+    reviewed = {"group": ident, "record": ident, "provenance": "review", "contributor": "key"}
+    asked: Any = said[0] if len(said) == 1 else messages
+    return Example(id=ident, input=asked, output={"topic": "order"}, **{**reviewed, **more})
+
+
+def sides(built: Built) -> dict[str, str]:
+    both = (("train", built.train), ("heldout", built.heldout))
+    return {row.example.id: side for side, rows in both for row in rows}
+
+
+def test_the_turns_of_one_conversation_stand_on_one_side_and_are_judged_as_one() -> None:
+    pairs = [(turns(text(n)), turns(text(n), "I see", text(n + 700))) for n in range(200)]
+    built = made([row for pair in pairs for row in pair], contributor_cap=1_000)
+    side = sides(built)
+    assert len(side) == 400
+    assert [first.id for first, second in pairs if side[first.id] != side[second.id]] == []
+    held = [{first.id, second.id} for first, second in pairs if side[first.id] == "heldout"]
+    assert 20 <= len(held) <= 60
+    assert sorted(map(sorted, held)) == sorted(map(sorted, clusters(built)))
+
+
+@pytest.mark.parametrize("greeting", ["Hello", "hi, I have a question about an order that I made in your shop"])
+def test_a_greeting_joins_no_strangers_and_what_follows_it_joins_each_with_itself(greeting: str) -> None:
+    hello = (greeting, "Hello, what can I do for you?")
+    pairs = [(turns(*hello, text(n)), turns(*hello, text(n), "Which one?", text(n + 700))) for n in range(200)]
+    built = made([turns(greeting), *(row for pair in pairs for row in pair)], contributor_cap=1_000)
+    side = sides(built)
+    assert [first.id for first, second in pairs if side[first.id] != side[second.id]] == []
+    assert 40 <= sum(value == "heldout" for value in side.values()) <= 120
+    assert max(map(len, clusters(built))) == 2
+
+
+def test_a_long_conversation_is_one_whatever_the_system_says_each_day() -> None:
+    said = [f"{text(n)} in conversation {n % 2}" for n in range(60)]
+    long = [turns(*said[: n + 1]) for n in range(0, 60, 2)]
+    dated = [
+        row.model_copy(update={"input": (Message(role="system", content=f"It is day {n}."), *row.input)})
+        for n, row in enumerate(long)
+        if not isinstance(row.input, str)
+    ]
+    rows = [long[0], *dated, *(example(n, provenance="review") for n in range(100, 300))]
+    kept = [Kept(example=row, key=key_of(row), origin="", openings=openings_of(row)) for row in rows]
+    for secret in ("one", "two", "three"):
+        train, heldout = Splitting("skill", secret, pytest.fail).split(kept, frozenset(), frozenset())
+        assert (len(train) > 100, len(heldout) > 20) == (True, True)
+        assert {len({*ids(side)} & {row.id for row in long}) for side in (train, heldout)} == {0, 30}
+
+
+def test_two_authors_who_ask_the_same_are_two() -> None:
+    same = [
+        Gathered(example=turns("Where is it?", "Where is what?", f"{what} {who}"), person=f"author {who}")
+        for who in range(2)
+        for what in ("the parcel", "the invoice")
+    ]
+    rows = [row.model_copy(update={"example": row.example.model_copy(update={"split": "heldout"})}) for row in same]
+    assert [len(part) for part in clusters(made([*rows, example(1, split="train")]))] == [2, 2]
+
+
+def test_nobody_joins_what_is_held_out_by_beginning_as_it_does() -> None:
+    folder = [example(n, split="heldout" if n < 40 else "train") for n in range(100)]
+    mine = [turns(text(n), "fine", f"and {text(n + 500)}", provenance="api", contributor="eve") for n in range(40)]
+    built = made([*folder, *mine])
+    side = sides(built)
+    assert 1 < sum(side[row.id] == "heldout" for row in mine) < 39, "by lot, each on its own"
+    other = sides(made([*folder, *mine], secret="other"))
+    assert [row.id for row in mine if other[row.id] != side[row.id]]
+
+
+# --- authors whom both users and owners know -----------------------------------------------------------------------
+
+
+def test_who_names_the_author_of_what_is_held_out_adds_nothing_to_it() -> None:
+    imported = [Gathered(example=example(n, provenance="import"), person=f"customer {n % 60}") for n in range(300)]
+    alone = made([*imported])
+    known = sorted({str(row.person) for row in alone.heldout})
+    assert 6 <= len(known) <= 20
+    reviews = [
+        Gathered(example=example(n, provenance="review", contributor=f"key {n % 9}"), person=known[n % len(known)])
+        for n in range(400, 700)
+    ]
+    built = made([*imported, *reviews])
+    assert ids(built.heldout) == ids(alone.heldout), "nor do they take it away"
+    assert reasons(built) == {row.example.id: "heldout_author" for row in reviews}
+
+
+def test_what_users_write_under_a_name_that_is_trained_on_is_trained_on() -> None:
+    imported = [Gathered(example=example(n, provenance="import"), person=f"customer {n % 60}") for n in range(300)]
+    known = sorted({str(row.person) for row in made([*imported]).train})
+    reviews = [
+        Gathered(example=example(n, provenance="review", contributor="eve"), person=known[n % len(known)])
+        for n in range(400, 430)
+    ]
+    assert {row.example.id for row in reviews} <= set(ids(made([*imported, *reviews]).train))

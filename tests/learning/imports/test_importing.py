@@ -350,12 +350,14 @@ def test_a_conversation_that_teaches_nothing_is_named_by_its_turn(conversation: 
 # --- the rest of a row -----------------------------------------------------------------------------------------
 
 
-def test_group_split_and_contributor_come_along() -> None:
-    keys = {"input": "a", "output": "b", "id": "i", "group": "g", "split": "s", "contributor": "who"}
-    row = {"a": "x", "b": "y", "i": 7, "g": 12, "s": "Validation", "who": "eve"}
+def test_group_person_split_and_contributor_come_along() -> None:
+    keys = {"input": "a", "output": "b", "id": "i", "group": "g", "person": "p", "split": "s", "contributor": "who"}
+    row = {"a": "x", "b": "y", "i": 7, "g": 12, "p": 4, "s": "Validation", "who": "eve"}
     (good,) = read([row], keys).examples
-    assert good.row == {"input": "x", "output": "y", "id": "7", "group": "12", "split": "heldout"}
+    assert good.row == {"input": "x", "output": "y", "id": "7", "group": "12", "person": "4", "split": "heldout"}
     assert (good.example.provenance, good.example.contributor) == ("import", "eve")
+    assert good.example.person == "4"
+    assert "person" not in good.example.model_dump(), "it is kept beside the example"
     bare = read([row, {"a": "x", "b": "y", "g": "", "s": None}], keys).examples[1]
     assert bare.row == {"input": "x", "output": "y"}
 
@@ -366,6 +368,8 @@ def test_group_split_and_contributor_come_along() -> None:
         ({"s": "purple"}, "s", "'purple' must be train or heldout"),
         ({"g": ["x"]}, "g", "must be a text or a number"),
         ({"i": "x" * 201}, "i", "key 'id'"),
+        ({"p": "x" * 201}, "p", "key 'person'"),
+        ({"p": ["x"]}, "p", "must be a text or a number"),
         ({"who": "x" * 65}, "who", "must have at most 64 characters"),
         ({"a": "  "}, "a", "is empty; an input is needed"),
         ({"a": [{"role": "assistant", "content": "x"}]}, "a", "the last message must be the user's"),
@@ -373,8 +377,8 @@ def test_group_split_and_contributor_come_along() -> None:
     ],
 )
 def test_what_is_odd_about_a_row_is_named_with_its_column(cells: dict[str, Any], column: str, said: str) -> None:
-    keys = {"input": "a", "output": "b", "id": "i", "group": "g", "split": "s", "contributor": "who"}
-    good = {"a": "x", "b": "y", "i": 7, "g": 12, "s": "train", "who": "eve"}
+    keys = {"input": "a", "output": "b", "id": "i", "group": "g", "person": "p", "split": "s", "contributor": "who"}
+    good = {"a": "x", "b": "y", "i": 7, "g": 12, "p": 4, "s": "train", "who": "eve"}
     (bad,) = read([good, {**good, **cells}], keys).problems
     assert (bad.line, bad.column) == (2, column)
     assert said in bad.message
@@ -545,3 +549,21 @@ def test_every_key_layout_and_rule_is_documented_and_the_documented_mapping_is_o
     assert f"{MAX_ROWS:,} rows" in PAGE
     example = PAGE.split("```yaml\n")[1].split("```")[0]
     assert load_mapping(example).columns == ("subject", "body", "Queue", "Prio", "Subject", "Missing", "set")
+
+
+@pytest.mark.parametrize("word", ["n/a", " NaN ", "None", "", "unknown"])
+def test_a_word_for_null_is_nobodys_name_and_no_group(word: str) -> None:
+    mapping = {"input": "a", "output": "b", "person": "by", "group": "t", "null_words": ["unknown"]}
+    assert one({"a": "x", "b": "y", "by": word, "t": word}, mapping) == {"input": "x", "output": "y"}
+    if word != "unknown":
+        (found,) = read(f"input,output,person\nx,y,{word}\n", OWN).examples
+        assert found.example.person is None
+
+
+def test_a_mappings_own_words_for_null_add_to_the_usual_ones_for_a_person() -> None:
+    mapping = {"input": "a", "output": "b", "person": "by", "null_words": ["-"]}
+    assert [one({"a": "x", "b": "y", "by": by}, mapping).get("person") for by in ("-", "n/a", "ann")] == [
+        None,
+        None,
+        "ann",
+    ]

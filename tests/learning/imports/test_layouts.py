@@ -159,6 +159,95 @@ def test_further_columns_are_found_by_name_and_content() -> None:
     assert guess({"text": "t", "group": "g"}, schema=owned).output == {"group": "group"}
 
 
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("Customer", ["Anna Maria Nowak", "Bob"]),
+        ("customer_id", [17, 4]),
+        ("user_id", ["u-1", "u-2"]),
+        ("from", ["Ann Lee <ann@example.com>", "bob@example.com"]),
+        ("email", ["ann@example.com", ""]),
+        ("Author", ["ann", None]),
+    ],
+)
+def test_who_wrote_a_request_is_guessed_by_name_and_cells(column: str, cells: list[Any]) -> None:
+    rows = [{"text": "what a long and windy day it was", "label": "l", column: cell} for cell in cells]
+    assert keys(guess(*rows)) == {"layout": "text-label", "input": "text", "output": "label", "person": column}
+
+
+@pytest.mark.parametrize(
+    ("row", "schema"),
+    [
+        ({"email": "Dear team, where is my parcel?", "label": "l", "id": "1"}, None),
+        ({"user": "where is my parcel, please?", "reply": "here", "id": "1"}, None),
+        ({"user": "hello", "assistant": "hi"}, None),
+        ({"text": "t", "label": "l", "email": "no address"}, None),
+        ({"text": "t", "label": "l", "by": "ann"}, None),
+        ({"text": "t", "customer": "ann", "category": "network"}, {"customer_name": {}, "category": {}}),
+        ({"text": "t", "sender": "ann", "category": "network"}, {"sender": {}, "category": {}}),
+    ],
+)
+def test_what_people_wrote_and_what_is_a_field_of_the_output_names_nobody(row: Any, schema: Any) -> None:
+    fields = {name: {"type": "string"} for name in schema or ()}
+    found = guess(row, schema=check_schema({"type": "object", "properties": fields}) if schema else None)
+    assert found.person is None
+    assert keys(found)
+
+
+ASKED = ["turn on the lights", "play a song", "what time is it", "set an alarm", "lock the door", "call mum"]
+ADDRESSES = [f"p{n}@example.com" for n in range(6)]
+
+
+def file(rows: int = 6, **columns: list[Any]) -> list[dict[str, Any]]:
+    """Rows whose cells go round in those of each column."""
+    return [{name: cells[n % len(cells)] for name, cells in columns.items()} for n in range(rows)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (file(id=[*range(6)], user=ASKED, intent=["a", "b"]), {"input": "user", "output": "intent", "id": "id"}),
+        (file(email=ADDRESSES, intent=["a", "b"], lang=["en"]), {"input": "email", "output": "intent"}),
+        (file(user=ASKED, response=["yes"], lang=["en"], id=[*range(6)]), {"output": "response", "id": "id"}),
+        (file(email=ADDRESSES, body=ASKED, reply=["a"]), {"input": "body", "output": "reply", "person": "email"}),
+        (file(remark=ASKED, customer=list("123456"), verdict=["a", "b"]), {"output": "verdict", "person": "customer"}),
+        (file(remark=ASKED, user_id=[*range(6)], verdict=["a", "b"]), {"output": "verdict", "person": "user_id"}),
+    ],
+)
+def test_who_wrote_a_request_is_guessed_from_what_is_no_request(rows: Any, said: dict[str, Any]) -> None:
+    found = keys(guess(*rows))
+    assert found == {**found, **said}
+    assert found.get("person") == said.get("person")
+
+
+@pytest.mark.parametrize("other", ["system", "lang"])
+def test_what_a_user_said_to_an_assistant_is_nobodys_name(other: str) -> None:
+    with pytest.raises(InvalidInput, match="which column holds the output"):
+        guess(*file(user=ASKED, assistant=["yes"], **{other: ["be nice"]}))
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "rows"),
+    [
+        ("from", ["en", "fr", "de", "it"], 40),
+        ("customer", ["new", "vip"], 6),
+        ("sender", ["agent", "customer"], 4),
+        ("customer", ["true", "false"], 2),
+        ("user_id", [1, 2, 3, 4, 5, 6, 7], 200),
+    ],
+)
+def test_a_column_of_few_kinds_names_no_authors(column: str, cells: list[Any], rows: int) -> None:
+    few = file(rows, text=ASKED, label=["a", "b"], **{column: cells})
+    assert guess(*few).person is None
+    many = [{**row, "author": f"ann {n % (rows // 5 + 5)}"} for n, row in enumerate(few)]
+    assert guess(*many).person == "author"
+
+
+def test_where_one_column_of_people_is_taken_the_next_one_names_the_authors() -> None:
+    rows = file(customer=ASKED, author=ADDRESSES, label=["a", "b"])
+    assert guess(*rows, input="customer").person == "author"
+
+
 def test_what_is_given_stands_and_the_rest_is_guessed() -> None:
     row = {"a": "1", "b": "2", "c": "3", "split": "train"}
     assert keys(guess(row, input="c", output="a")) == {"input": "c", "output": "a", "split": "split"}

@@ -62,6 +62,17 @@ def test_better_than_every_rival_is_promoted_with_the_numbers() -> None:
     assert all(guard.passed for guard in ruling.guards)
 
 
+def test_what_the_engine_failed_to_answer_makes_no_candidate_better() -> None:
+    failed = [
+        outcome.model_copy(update={"failed": i < 15, "valid": i >= 15, "score": outcome.score if i >= 15 else 0.0})
+        for i, outcome in enumerate(rival(right(0.6)))
+    ]
+    assert rule(candidate=right(0.6), base=[o.score for o in failed]).decision == "promote", "which it would be"
+    ruling = decide({"candidate": rival(right(0.6)), "base": failed})
+    assert ruling.decision != "promote"
+    assert (ruling.differences[0].interval.n, ruling.differences[0].interval.mean) == (45, 0.0)
+
+
 def test_the_adapter_in_service_must_be_beaten_too() -> None:
     ruling = rule(candidate=right(0.85), base=right(0.1), serving=right(0.83))
     assert ruling.decision == "inconclusive"
@@ -124,6 +135,42 @@ def test_worse_than_the_adapter_in_service_is_rejected() -> None:
 def test_worse_than_a_prompt_that_is_no_good_either_is_rejected() -> None:
     ruling = rule(candidate=right(0.05), base=right(0.3))
     assert ruling.decision == "reject"
+
+
+def labelled(share: float, refused: range, *, out: range = range(20)) -> list[Outcome]:
+    """Of 60 requests those `out` of scope should have the label none, and have it where they are in `refused`."""
+    return [
+        outcome.model_copy(
+            update={
+                "expected": {"intent": "none" if i in out else f"label {i % 9}"},
+                "output": {"intent": "none" if i in refused else f"label {i % 8}"},
+            }
+        )
+        for i, outcome in enumerate(rival(right(share)))
+    ]
+
+
+REFUSAL = GateSettings(refusal=("intent", "none"))
+
+
+def test_a_base_model_that_refuses_everything_lets_nobody_forget_how_to_refuse() -> None:
+    rivals = {"base": labelled(0.1, range(N)), "few-shot": labelled(0.4, range(20))}
+    forgot = decide({**rivals, "candidate": labelled(0.9, range(10))}, settings=REFUSAL)
+    assert forgot.decision == "reject"
+    assert "fewer than with fixed examples in the prompt" in forgot.reason
+    assert decide({**rivals, "candidate": labelled(0.9, range(20))}, settings=REFUSAL).decision == "promote"
+    nobody = {name: labelled(0.1, range(N)) for name in rivals}
+    never = decide({**nobody, "candidate": labelled(0.9, range(0))}, settings=REFUSAL)
+    assert never.decision == "reject"
+    assert "Only 0% of what the request does not tell is left out; at least 50% must be." in never.reason
+
+
+def test_where_nothing_is_out_of_scope_nothing_has_to_be_refused() -> None:
+    none = range(0)
+    rivals = {"base": labelled(0.1, range(N), out=none), "candidate": labelled(0.9, none, out=none)}
+    ruling = decide(rivals, settings=REFUSAL)
+    assert ruling.decision == "promote"
+    assert "refusal" not in {guard.name for guard in ruling.guards}
 
 
 def test_a_broken_guard_rejects_whatever_the_score() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from intern.errors import InvalidInput
-from intern.learning.judging.growth import Growth, forecast, parts
-from intern.learning.judging.outcomes import Interval
+from intern.learning.judging.growth import LEAST_COMMON, Growth, common, forecast, parts
+from intern.learning.judging.outcomes import Interval, Outcome
 from intern.types import Example
 
 
@@ -49,6 +49,7 @@ def test_it_is_the_same_after_it_was_kept() -> None:
     again = Growth.model_validate(found.model_dump(mode="json"))
     assert again == found
     assert again.curve.gain(200, 50) == found.gain
+    assert "trained on parts of the examples" in again.how
 
 
 def test_a_score_without_bounds_hardly_counts() -> None:
@@ -60,3 +61,62 @@ def test_a_score_without_bounds_hardly_counts() -> None:
 def test_two_sizes_are_too_few() -> None:
     with pytest.raises(InvalidInput, match="3 or more sizes"):
         forecast({50: score(0.4), 100: score(0.5)})
+
+
+# --- versions --------------------------------------------------------------------------------------------------
+
+
+def outcomes(numbers: range, *, score: float = 1.0, expected: str = "x") -> list[Outcome]:
+    return [
+        Outcome(
+            example=f"ex_{n}", group=f"g_{n}", valid=True, fields={"text": score}, score=score, expected=expected,
+            output="x", request=f"request {n}",
+        )
+        for n in numbers
+    ]  # fmt: skip
+
+
+def test_versions_are_compared_on_the_examples_that_all_of_them_answered() -> None:
+    found = common(
+        {
+            200: outcomes(range(100), score=0.8),
+            150: outcomes(range(80), score=0.7),
+            100: outcomes(range(60), score=0.6),
+            50: outcomes(range(10, 90), score=0.3),
+        }
+    )
+    assert list(found) == [200, 150, 100, 50]
+    assert {tuple(outcome.example for outcome in rows) for rows in found.values()} == {
+        tuple(f"ex_{n}" for n in range(10, 60))
+    }
+    assert [rows[0].score for rows in found.values()] == [0.8, 0.7, 0.6, 0.3]
+
+
+def test_three_earlier_versions_are_needed() -> None:
+    versions = {size: outcomes(range(100)) for size in (200, 150, 100)}
+    assert common(versions) == {}
+    assert len(common({**versions, 50: outcomes(range(100))})) == 4
+    assert common({}) == {}
+
+
+def test_a_version_that_answered_other_examples_is_left_out_and_spoils_nothing() -> None:
+    few = LEAST_COMMON - 1
+    versions = {size: outcomes(range(100)) for size in (200, 150, 100, 50)}
+    found = common({200: versions[200], 190: outcomes(range(few)), **versions})
+    assert list(found) == [200, 150, 100, 50]
+    assert all(len(rows) == 100 for rows in found.values())
+    assert common({size: rows[:few] for size, rows in versions.items()}) == {}
+
+
+def test_an_example_that_was_corrected_in_between_is_not_the_same() -> None:
+    before = outcomes(range(50), expected="y") + outcomes(range(50, 100))
+    found = common({200: outcomes(range(100)), 150: before, 100: before, 50: before})
+    assert {len(rows) for rows in found.values()} == {50}
+    reworded = [o.model_copy(update={"request": "other"}) for o in outcomes(range(100))]
+    assert common({200: outcomes(range(100)), 150: reworded, 100: reworded, 50: reworded}) == {}
+
+
+def test_a_forecast_over_versions_says_so() -> None:
+    found = forecast({50: score(0.40), 100: score(0.55), 150: score(0.62), 200: score(0.68)}, of="versions")
+    assert "this version and 3 earlier ones on the 100 held-out examples" in found.how
+    assert found.words.startswith("50 more examples would add about 0.0")

@@ -74,11 +74,42 @@ def test_schema_validity_has_a_floor_where_the_reference_is_no_better() -> None:
     assert "at least 90% must" in broken(poor, poor)["schema"]
 
 
-def test_citations_may_not_get_worse() -> None:
-    shown = outcomes(expected, cited=lambda n: True)
-    assert "citations" in broken(outcomes(expected, cited=lambda n: n % 4 > 0), shown)
-    assert not broken(outcomes(expected, cited=lambda n: n > 0), shown)
-    assert not broken(outcomes(expected, cited=lambda n: None if n % 4 else True), shown)
+def grounded(support: Callable[[int], float | None], expected_support: float = 0.9) -> list[Outcome]:
+    return outcomes(expected, support=support, support_expected=lambda n: expected_support)
+
+
+def test_what_answers_say_may_not_lose_its_support() -> None:
+    firm = grounded(lambda n: 0.9)
+    assert (
+        "fewer than with the base model alone" in broken(grounded(lambda n: 0.9 if n % 4 else 0.2), firm)["grounding"]
+    )
+    assert not broken(grounded(lambda n: 0.9 if n else 0.2), firm)
+    assert not broken(grounded(lambda n: None if n % 4 else 0.9), firm)
+    assert "grounding" not in {guard.name for guard in check_guards(SOUND, SOUND, "x")}
+
+
+def test_other_words_for_the_same_are_no_loss_of_support() -> None:
+    firm = grounded(lambda n: 0.97, 0.97)
+    assert not broken(grounded(lambda n: 0.94, 0.97), firm), "a little, though beyond chance"
+    assert "grounding" in broken(grounded(lambda n: 0.90, 0.97), firm)
+
+
+def test_answers_as_well_supported_as_the_expected_ones_are_enough() -> None:
+    """A base model that copies whole passages has the highest support, and is no reason to."""
+    copies = grounded(lambda n: 1.0)
+    assert not broken(grounded(lambda n: 0.8, 0.8), copies)
+    assert "fewer than with the expected outputs" in broken(grounded(lambda n: 0.4, 0.8), copies)["grounding"]
+
+
+def test_a_reference_without_support_does_not_excuse_a_candidate_that_lost_nothing() -> None:
+    assert not broken(grounded(lambda n: 0.4, 0.8), grounded(lambda n: 0.3, 0.8)), "no worse than what serves"
+    assert "grounding" in broken(grounded(lambda n: 0.4, 0.8), outcomes(expected)), "only the expected ones tell"
+
+
+def test_the_right_sources_must_be_cited_as_before() -> None:
+    before = outcomes(expected, sources=lambda n: 1.0)
+    assert "sources are right" in broken(outcomes(expected, sources=lambda n: n % 3 / 2), before)["grounding"]
+    assert not broken(outcomes(expected, sources=lambda n: 1.0), outcomes(expected, sources=lambda n: 0.4))
 
 
 def invents(number: int) -> dict[str, Json]:
@@ -109,6 +140,38 @@ def test_a_reference_that_refuses_everything_is_no_measure() -> None:
     assert "refusal" not in broken(some, nothing)
     assert "refusal" not in broken(some, nothing, refusal=("found", False))
     assert "refusal" in broken(some, SOUND, refusal=("found", False))
+
+
+REFUSES_ALL: dict[str, Json] = {"found": False, "answer": None, "place": None}
+DECLARED = {"refusal": ("found", False)}
+
+
+def refusing(right: int) -> list[Outcome]:
+    """Of the 20 requests that are to be refused, so many are; the others are answered as expected."""
+    return outcomes(lambda n: expected(n) if n // 3 < right else invents(n) | {"found": n % 3 > 0 or n // 3 >= right})
+
+
+def test_where_the_reference_is_no_measure_the_best_prompt_is() -> None:
+    everything = outcomes(lambda n: REFUSES_ALL)
+    nothing = outcomes(lambda n: {**expected(n), "found": True})
+    prompts = {"the base model alone": everything, "fixed examples in the prompt": refusing(20)}
+    for useless in (everything, nothing):
+        found = broken(refusing(12), useless, **DECLARED, prompts=prompts)
+        assert "fewer than with fixed examples in the prompt" in found["refusal"]
+        assert not broken(refusing(20), useless, **DECLARED, prompts=prompts)
+    assert not broken(refusing(12), everything, **DECLARED, prompts={"the base model alone": everything})
+
+
+def test_refusals_have_a_floor_where_nobody_is_a_measure() -> None:
+    everything = outcomes(lambda n: REFUSES_ALL)
+    for right, stopped in ((0, True), (3, True), (9, False), (20, False)):
+        found = broken(refusing(right), everything, **DECLARED)
+        assert ("at least 50% must be" in found.get("refusal", "")) is stopped, right
+
+
+def test_two_requests_to_refuse_are_too_few_for_the_floor() -> None:
+    few = [outcome(n, {"label": "a" if n > 1 else None}, {"label": "a"}) for n in range(N)]
+    assert "refusal" not in broken(few, few)
 
 
 def test_refusal_is_no_matter_where_nothing_is_to_be_refused() -> None:

@@ -16,6 +16,7 @@ from intern.learning.judging.metrics import (
     score_fields,
     score_value,
     slot_f1,
+    text_fields,
     text_score,
     token_f1,
     words,
@@ -275,3 +276,22 @@ def test_slots_are_counted_over_all_answers() -> None:
     assert slot_f1([({"a": None}, {})]).f1 == 1.0
     assert slot_f1([({"a": 1}, {})]).precision == 0.0
     assert slot_f1([({"a": 1}, {"b": 1})]).f1 == 0.0
+
+
+# --- the two halves of text ------------------------------------------------------------------------------------
+
+
+@given(values, values)
+def test_the_score_of_a_text_field_is_the_mean_of_its_halves(expected: Json, output: Json) -> None:
+    fields: dict[str, Metric] = {"a": "text", "b": "exact"}
+    found = text_fields({"a": expected}, {"a": output}, fields)
+    assert list(found) == ["a"]
+    assert (found["a"].chrf + found["a"].token_f1) / 2 == pytest.approx(score_value(expected, output, "text"))
+
+
+def test_halves_of_texts_by_hand() -> None:
+    (found,) = text_fields("two words", "words two", {"text": "text"}).values()
+    assert (found.token_f1, found.chrf) == (1.0, pytest.approx(chrf("two words", "words two")))
+    assert found.chrf < 1.0
+    assert text_fields({"a": "x"}, "no object", {"a": "text"})["a"].chrf == 0.0
+    assert text_fields({"a": 1}, {"a": 1}, {"a": "number"}) == {}

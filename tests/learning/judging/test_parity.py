@@ -75,3 +75,31 @@ def test_text_that_is_not_written_as_decoding_writes_it_counts_as_a_whole() -> N
 
 def test_answers_with_few_fields_are_compared_on_more_prompts() -> None:
     assert [prompts_for(fields) for fields in (1, 2, 3, 9)] == [40, 40, 20, 20]
+
+
+def many(count: int, *, ties: int = 0) -> Parity:
+    """So many answers of one token to each field, all agreed, `ties` of the tokens nearly not."""
+    answers = [answer().model_copy(update={"id": f"a{n}"}) for n in range(count)]
+    agreements = [Agreement(id=f"a{n}", tokens=1, agreed=1, ties=n < ties, moved=2.0) for n in range(count)]
+    metrics: dict[str, Metric] = {"topic": "exact", "note": "exact"}
+    return parity((count, count), answers, agreements, metrics)
+
+
+@pytest.mark.parametrize(("ties", "sound"), [(0, True), (2, True), (3, False)])
+def test_near_ties_are_chance_up_to_a_tenth_of_the_tokens(ties: int, sound: bool) -> None:
+    problem = many(20, ties=ties).problem
+    assert (problem is None) is sound
+    if not sound:
+        assert "15% of the tokens are nearly as likely" in str(problem)
+
+
+def test_that_fewer_than_twenty_answers_were_compared_is_told() -> None:
+    assert many(20).few is None
+    assert many(19).problem is None
+    assert "compared on 19 held-out prompts only, and 20 are wanted" in str(many(19).few)
+
+
+def test_with_no_answer_to_compare_nothing_is_said_of_the_adapter() -> None:
+    problem = str(parity((0, 0), [], [], {"topic": "exact"}).problem)
+    assert "no held-out example makes a prompt" in problem
+    assert "changes nothing" not in problem

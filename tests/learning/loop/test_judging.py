@@ -71,7 +71,7 @@ def asked(made: Judging, digest: str) -> list[EngineRequest]:
     example = Example(id="e", input="x", output="ok")
 
     async def answers() -> None:
-        remembered = await made._remembered(adapter(digest), None)
+        remembered = await made._remembered(engine, adapter(digest), None)
         evaluation = made.evaluation(engine, (), [example], remembered)
         for rival in (Rival(name="base"), Rival(name="serving", adapter="sort@v1")):
             await evaluation.answer(rival)

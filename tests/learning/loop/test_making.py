@@ -1,4 +1,4 @@
-"""An adapter has its files or is not there at all, and its seconds are those of all the processes that it took.
+"""An adapter has its files or is not there at all; its seconds and curves are those of all the processes that it took.
 
 The training process is scripted: it says what one says, and nothing is trained.
 """
@@ -6,20 +6,23 @@ The training process is scripted: it says what one says, and nothing is trained.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+import json
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from made_lora import base_folder, base_shape, tensors, write_lora
 from sqlalchemy.engine import Engine as Database
+from sqlalchemy.exc import OperationalError
 
 from intern.errors import StoreFailure
 from intern.learning.adapters.adapter import read_manifest
 from intern.learning.adapters.gguf_lora import GGUF
 from intern.learning.loop import making
 from intern.learning.loop.contracts import BaseModel, Work
-from intern.learning.loop.making import Making
+from intern.learning.loop.making import Making, curves_of
 from intern.learning.train import job as jobs
 from intern.learning.train.job import Event, Job
 from intern.learning.train.recipe import MOST_EPOCHS, Recipe
@@ -57,18 +60,25 @@ class House:
         spec = {"title": "T", "description": "D", "instructions": "I"}
         self.skill = write_skill(root / "skills", "sort", spec)
         self.told: list[Event] = []
+        with database.begin() as connection:
+            store.save_run(connection, self.run())
         self.folder = root / "runs" / "run_1"
         for folder in (self.folder, self.folder / "part-2"):
             write_lora(folder / jobs.ADAPTER, tensors(base_shape(root / "base")))
             job = Job(base="b", recipe=Recipe().fitted(8), context=512, threads=1)
             (folder / jobs.JOB).write_text(job.model_dump_json())
 
-    def making(self, **known: Any) -> Making:
-        async def tell(event: Event) -> None:
-            self.told.append(event)
+    def run(self, **known: Any) -> Run:
+        return Run(id="run_1", team=TEAM, skill="sort", state="running", created=now(), **known)
 
-        run = Run(id="run_1", team=TEAM, skill="sort", state="running", created=now(), **known)
-        return Making(Work(self.parts, self.skill, run, Recipe(), tell))
+    async def tell(self, event: Event) -> None:
+        body = json.loads(event.model_dump_json(exclude_defaults=True))
+        with self.parts.database.begin() as connection:
+            store.add_event(connection, TEAM, "run_1", len(self.told), body)
+        self.told.append(event)
+
+    def making(self, **known: Any) -> Making:
+        return Making(Work(self.parts, self.skill, self.run(**known), Recipe(), self.tell))
 
     def made(self, **known: Any) -> tuple[Adapter, float]:
         return asyncio.run(self.making(**known).make(self.base, DATASET, (), ()))
@@ -76,6 +86,15 @@ class House:
     def stored(self) -> list[Adapter]:
         with self.parts.database.connect() as connection:
             return store.list_adapters(connection, TEAM)
+
+    def folders(self) -> list[str]:
+        return sorted(path.name for path in self.parts.adapters_folder.iterdir())
+
+    def another(self, skill: str, run: str) -> Adapter:
+        """An adapter that another process keeps."""
+        known = Adapter(team=TEAM, skill=skill, version=0, digest="", base="b", run=run, created=now())
+        with self.parts.database.begin() as connection:
+            return store.add_adapter(connection, known)
 
 
 @pytest.fixture
@@ -121,6 +140,115 @@ def test_another_runs_adapter_is_another_one(house: House) -> None:
     with house.parts.database.begin() as connection:
         store.update_adapter(connection, first.model_copy(update={"run": "run_0"}))
     assert house.made()[0].version == 2
+
+
+def storing(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> None:
+    """Something happens when an adapter's files are written for the first time."""
+    write, first = making.store_adapter, [True]
+
+    def writes(*given: Any) -> Any:
+        files = write(*given)
+        if first:
+            first.clear()
+            meanwhile()
+        return files
+
+    monkeypatch.setattr(making, "store_adapter", writes)
+
+
+def test_others_write_into_the_database_while_an_adapter_s_files_are_stored(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storing(monkeypatch, lambda: house.another("another-skill", "run_7"))
+    assert house.made()[0].version == 1
+
+
+def test_a_version_that_is_taken_while_files_are_stored_under_it_stays_the_other_s(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storing(monkeypatch, lambda: house.another("sort", "run_7"))
+    adapter, _ = house.made()
+    assert [(kept.version, kept.run) for kept in house.stored()] == [(2, "run_1"), (1, "run_7")]
+    assert house.folders() == [adapter.digest]
+    assert read_manifest(house.parts.adapters_folder / adapter.digest).name == "sort@v2"
+
+
+def test_files_for_which_no_row_came_are_gone_when_the_run_has_stored_its_adapter(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        storing(patched, killed)
+        with pytest.raises(KeyboardInterrupt):
+            house.made()
+    (left,) = house.folders()
+    assert house.stored() == []
+    adapter, _ = house.made()
+    assert house.folders() == [adapter.digest] != [left]
+
+
+def test_a_database_that_was_away_for_a_moment_leaves_one_adapter(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, times = store.put_adapter, []
+
+    def put_adapter(*given: Any) -> None:
+        times.append(given)
+        if len(times) == 1:
+            raise OperationalError("insert", {}, Exception("gone away"))
+        put(*given)
+
+    monkeypatch.setattr(store, "put_adapter", put_adapter)
+    adapter, _ = house.made()
+    assert len(times) == 2
+    assert house.folders() == [adapter.digest]
+
+
+# --- curves and seconds ----------------------------------------------------------------------------------------
+
+
+def test_a_manifest_has_the_curves_of_all_that_was_trained_also_before_the_server_ended(house: House) -> None:
+    earlier = [
+        Event(kind="heldout", stage="completion", step=0, loss=5.0),
+        Event(kind="step", stage="completion", step=1, loss=4.0),
+        Event(kind="step", stage="train", step=1, loss=3.0),
+        Event(kind="step", stage="train", step=2, loss=2.5),
+    ]
+    for event in earlier:
+        asyncio.run(house.tell(event))
+    adapter, _ = house.made()
+    manifest = read_manifest(house.parts.adapters_folder / adapter.digest)
+    assert manifest.stages == ("completion", "train")
+    assert manifest.curves == {
+        "step_at": (1.0, 1.0, 2.0),
+        "step_loss": (4.0, 2.0, 1.0),  # of a step that was done twice, the last counts
+        "step_stage": (0.0, 1.0, 1.0),
+        "heldout_at": (0.0,),
+        "heldout_loss": (5.0,),
+        "heldout_stage": (0.0,),
+    }
+
+
+def test_a_process_that_goes_on_from_its_checkpoint_takes_no_step_back_in_the_curve() -> None:
+    done = [*range(1, 81), *range(61, 101)]
+    curves, stages = curves_of([Event(kind="step", stage="examples", step=s, loss=n) for n, s in enumerate(done)])
+    assert stages == ("examples",)
+    assert curves["step_at"] == tuple(range(1, 101))
+    assert curves["step_loss"] == (*range(60), *range(80, 120))
+
+
+def test_a_loss_that_is_none_is_no_point_and_long_curves_are_thinned_to_their_ends() -> None:
+    told = [Event(kind="step", stage="examples", step=step, loss=step / 7) for step in range(1, 25_001)]
+    told[9] = told[9].model_copy(update={"loss": None})
+    curves, _ = curves_of([*told, Event(kind="heldout", stage="examples", step=3, loss=None)])
+    assert curves.keys() == {"step_at", "step_loss", "step_stage"}
+    at = curves["step_at"]
+    assert len(at) == len(curves["step_loss"]) == len(curves["step_stage"]) <= 1002
+    assert (at[0], at[-1]) == (1, 25_000)
+    assert max(later - step for step, later in pairwise(at)) <= 26
+    assert curves_of([]) == ({}, ())
 
 
 @pytest.mark.parametrize(("before", "seconds"), [(0.0, 40.0), (500.0, 540.0)])

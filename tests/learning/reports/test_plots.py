@@ -205,6 +205,23 @@ def test_the_next_stage_s_curve_goes_on_to_the_right() -> None:
     assert "Held-out loss: from 2 to 1 at step 2." in parsed(svg).findtext(f"{SVG}desc")
 
 
+def test_a_stage_is_where_its_name_says_and_not_where_steps_begin_again() -> None:
+    curves: dict[str, list[float]] = {
+        "step_at": [1, 2, 3, 8, 9],  # of the second stage the beginning was lost
+        "step_loss": [3, 2, 2, 1, 0.5],
+        "step_stage": [0, 0, 0, 1, 1],
+        "heldout_at": [0, 3],
+        "heldout_loss": [2, 1],
+        "heldout_stage": [0, 0],
+    }
+    svg = curve_plot(curves)
+    first, second = (p for p in paths(svg, "stroke: var(--plot-prompt") if len(p) in (2, 3) and p[0, 1] != p[1, 1])
+    (heldout,) = (p for p in paths(svg, "stroke: var(--plot-candidate") if len(p) == 2 and p[0, 1] != p[1, 1])
+    step = (first[-1, 0] - first[0, 0]) / 2
+    assert heldout[:, 0] == pytest.approx([first[0, 0] - step, first[-1, 0]])
+    assert second[:, 0] == pytest.approx([first[-1, 0] + 8 * step, first[-1, 0] + 9 * step])
+
+
 @pytest.mark.parametrize(
     "curves", [{}, {"step_at": [], "step_loss": []}, {"step_at": [1], "step_loss": [float("nan")]}, {"step_at": [1]}]
 )

@@ -20,9 +20,11 @@ from intern.learning.judging.growth import forecast
 from intern.learning.judging.outcomes import CANDIDATE, Interval, Outcome
 from intern.learning.judging.parity import Parity
 from intern.learning.judging.probes import Probed, consistency
+from intern.learning.judging.repetition import overused
 from intern.learning.judging.summary import summarise
 from intern.learning.loop.judging import Verdict
 from intern.learning.reports.findings import enumerated_fields
+from intern.learning.reports.kept import Kept, Service
 from intern.learning.reports.report import HEADLINES, render_html, render_json
 from intern.measures import Attribute, Question
 from intern.types import Dataset, Dropped, Json, Run
@@ -72,13 +74,16 @@ def verdict(outcomes: Outcomes, **more: Any) -> Verdict:
 
 
 def render(outcomes: Outcomes, judged: Verdict | None = None, a_run: Run | None = None, **more: Any) -> str:
-    options: dict[str, Any] = {"skill_title": "Triage", "dataset": None, "curves": CURVES, "outcomes": outcomes, **more}
-    return render_html(a_run or run(), judged or verdict(outcomes), **options)
+    return render_html(a_run or run(), judged or verdict(outcomes), kept(outcomes, **more))
 
 
 def as_json(outcomes: Outcomes, judged: Verdict | None = None, a_run: Run | None = None, **more: Any) -> Any:
-    options: dict[str, Any] = {"skill_title": "Triage", "dataset": None, "curves": CURVES, "outcomes": outcomes, **more}
-    return json.loads(json.dumps(render_json(a_run or run(), judged or verdict(outcomes), **options), allow_nan=False))
+    found = render_json(a_run or run(), judged or verdict(outcomes), kept(outcomes, **more))
+    return json.loads(json.dumps(found, allow_nan=False))
+
+
+def kept(outcomes: Outcomes, **more: Any) -> Kept:
+    return Kept(**{"skill_title": "Triage", "curves": CURVES, "outcomes": outcomes, **more})
 
 
 class Page(HTMLParser):
@@ -362,10 +367,12 @@ def test_confusions_are_of_fields_that_choose_from_a_list() -> None:
 
 def test_a_phrase_that_answers_wear_out_is_named() -> None:
     worn = rivals({"base": 0.1, "candidate": 0.5})
-    (phrase, *_) = as_json(worn)["phrases"]
+    found = tuple(overused([o.output for o in worn["candidate"]], [{"note": "Hello."}] * 80))
+    judged = verdict(worn, phrases={"candidate": found})
+    (phrase, *_) = as_json(worn, judged)["phrases"]
     assert phrase["text"] == "we are sorry to hear that"
-    assert phrase["training"] == 0
-    assert f"we are sorry to hear that {phrase['outputs']} of 60 0 of 60" in text_of(render(worn))
+    assert f"we are sorry to hear that {phrase['outputs']} of 60 0 of 80" in text_of(render(worn, judged))
+    assert "Overused phrases" not in text_of(render(worn, verdict(worn)))
 
 
 def test_guards_say_whether_they_were_kept() -> None:
@@ -419,7 +426,7 @@ def test_numbers_that_are_none_are_null_for_machines() -> None:
 @pytest.mark.parametrize(
     ("shares", "decision", "step"),
     [
-        ({"base": 0.1, "serving": 0.5, "candidate": 0.95}, "promote", "triage@v3 goes into service by itself."),
+        ({"base": 0.1, "serving": 0.5, "candidate": 0.95}, "promote", "triage@v3 waits for somebody to approve it."),
         ({"base": 0.1, "serving": 0.95, "candidate": 0.3}, "reject", "What is in service stays in service."),
         ({"base": 0.6, "candidate": 0.62}, "inconclusive", "held-out examples, by reviews or by an import"),
         ({"base": 0.1, "few-shot": 1.0, "candidate": 1.0}, "prompting_is_enough", "triage@v3 is not needed."),
@@ -433,8 +440,31 @@ def test_every_decision_comes_with_what_to_do_next(shares: dict[str, float], dec
     assert HEADLINES[decision][1] in text_of(render(outcomes))  # type: ignore[index]
 
 
-def test_a_run_that_waits_for_approval_says_so() -> None:
-    found = as_json(FULL, None, run(recipe={"promote": False}))
-    assert found["next_steps"][0].startswith("triage@v3 waits for somebody to approve it.")
-    page = render(FULL, None, run(recipe={"promote": False}))
-    assert "<code>intern adapters promote</code>" in page
+@pytest.mark.parametrize(
+    ("service", "said"),
+    [
+        (Service(state="serves"), "Nothing has to be done: triage@v3 serves."),
+        (Service(state="served"), "triage@v3 has served, and does not serve any more"),
+        (Service(state="going"), "The run has not ended"),
+        (Service(state="waits"), "triage@v3 waits for somebody to approve it."),
+        (Service(state="waits", why="The skill was changed."), "did not go into service: The skill was changed."),
+    ],
+)
+def test_where_the_adapter_stands_now_is_what_is_said_of_it(service: Service, said: str) -> None:
+    page = text_of(render(FULL, service=service))
+    assert said in page
+    assert ("Nothing has to be done" in page) == (service.state == "serves")
+    waits = service.state in ("waits", "served")
+    assert ("<code>intern adapters promote triage@v3</code>" in render(FULL, service=service)) == waits
+    found = as_json(FULL, service=service)
+    assert said in found["next_steps"][0]
+    assert found["service"] == {"state": service.state, "why": service.why}
+
+
+def test_how_many_examples_a_rival_was_shown_stands_beside_its_score() -> None:
+    assert "Examples in the prompt Candidate" not in text_of(render(FULL))
+    judged = verdict(FULL)
+    shown = judged.rivals["few-shot"].model_copy(update={"shown": 11.26})
+    page = text_of(render(FULL, judged.model_copy(update={"rivals": {**judged.rivals, "few-shot": shown}})))
+    assert "Keep the schema Examples in the prompt Candidate" in page
+    assert "100% 11.3 Nearest" in page

@@ -1,12 +1,18 @@
-"""Frozen matrices held in bfloat16 give the very numbers that autocast makes of them in float32."""
+"""The base model is unpacked where there is room for it, and held in bfloat16 it gives the very numbers that autocast
+makes of it in float32."""
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from intern.learning.train.base import hold_in_bfloat16
+from intern.learning.train.base import hold_in_bfloat16, unpacked
 
 
 def logits(model: torch.nn.Module) -> torch.Tensor:
@@ -28,3 +34,13 @@ def test_only_frozen_matrices_below_the_adapter_are_held_in_bfloat16_and_nothing
     assert held == {name for name, _ in model.named_parameters() if name.endswith("base_layer.weight")}
     assert len(held) == 2 * 7
     assert torch.equal(logits(model), before)
+
+
+def test_a_base_model_is_read_packed_where_the_disk_has_no_room_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tmp_path / "base.gguf"
+    base.write_bytes(bytes(1_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=506_000_000))
+    assert unpacked(base, tmp_path / "cache") == base
+    assert list((tmp_path / "cache").iterdir()) == []

@@ -30,6 +30,32 @@ def test_a_training_sees_one_gpu(given: dict[str, str], visible: str) -> None:
     assert found == {"HOME": "/root", **ENVIRONMENT, "CUDA_VISIBLE_DEVICES": visible}
 
 
+def test_a_training_knows_none_of_the_servers_settings_and_secrets() -> None:
+    needed = {"PATH": "/bin", "HOME": "/root", "HF_HOME": "/models", "LD_LIBRARY_PATH": "/cuda", "OMP_NUM_THREADS": "2"}
+    needed |= {"HTTPS_PROXY": "http://proxy:3128", "PWD": "/srv", "KEYBOARD": "us"}
+    secrets = (
+        "INTERN_API_KEY",
+        "INTERN_TEACHER_KEY",
+        "INTERN_ENGINE_URL",
+        "INTERN_DATABASE_URL",
+        "HF_TOKEN",
+        "HUGGING_FACE_HUB_TOKEN",
+        "OPENAI_API_KEY",
+        "PGPASSWORD",
+        "DATABASE_URL",
+        "AWS_SECRET_ACCESS_KEY",
+        "slack_client_secret",
+        "MYSQL_PWD",
+        "SMTP_PASS",
+        "PGPASSFILE",
+        "REDIS_URL",
+        "SENTRY_DSN",
+        "AWS_ACCESS_KEY_ID",
+    )
+    found = inherited(needed | dict.fromkeys(secrets, "of nobody's business"))
+    assert found == {**needed, **ENVIRONMENT, "CUDA_VISIBLE_DEVICES": "0"}
+
+
 def test_a_training_tells_no_hub_about_itself() -> None:
     asks = "from huggingface_hub import constants as c; print(c.is_offline_mode(), c.HF_HUB_DISABLE_TELEMETRY)"
     environment = inherited({**os.environ, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "0"})

@@ -1,4 +1,4 @@
-"""Shared-prefix training computes what plain training computes."""
+"""Shared-prefix training computes what plain training computes, on a CPU and on CUDA."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ Rows = list[dict[str, list[int]]]
 
 
 @pytest.fixture
-def model() -> torch.nn.Module:
+def device() -> str:
+    return "cpu"
+
+
+@pytest.fixture
+def model(device: str) -> torch.nn.Module:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=97,
@@ -36,7 +41,13 @@ def model() -> torch.nn.Module:
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:  # zero at first, where half of the gradients would be zero too
             torch.nn.init.normal_(weight, std=0.1)
-    return adapted
+    return adapted.to(device)
+
+
+def batch_on(model: torch.nn.Module, batch: Rows) -> dict[str, torch.Tensor]:
+    """What the trainer gives to the model: a packed batch on its device."""
+    device = next(model.parameters()).device
+    return {name: value.to(device) for name, value in PrefixCollator()(batch).items()}
 
 
 def rows(shared: int, lengths: Sequence[tuple[int, int]], seed: int = 0) -> Rows:
@@ -53,17 +64,18 @@ def rows(shared: int, lengths: Sequence[tuple[int, int]], seed: int = 0) -> Rows
 
 def plain(model: torch.nn.Module, batch: Rows) -> torch.Tensor:
     """Mean negative log-likelihood of the completion tokens, one row at a time."""
-    total, count = torch.zeros(()), 0
+    device = next(model.parameters()).device
+    total, count = torch.zeros((), device=device), 0
     for row in batch:
-        logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1]
-        labels = torch.tensor(row["labels"][1:])
+        logits = model(input_ids=torch.tensor([row["input_ids"]], device=device)).logits[0, :-1]
+        labels = torch.tensor(row["labels"][1:], device=device)
         total = total + F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
         count += int((labels != IGNORED).sum())
     return total / count
 
 
 def packed(model: torch.nn.Module, batch: Rows) -> torch.Tensor:
-    inputs = PrefixCollator()(batch)
+    inputs = batch_on(model, batch)
     return F.cross_entropy(completion_logits(model, inputs), inputs["targets"])
 
 
@@ -90,8 +102,10 @@ def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Ten
     [(0, 0, 0, 0), (prefix.SMALL, prefix.MEDIUM, 3, 0), (0, prefix.MEDIUM, 3, 3)],
     ids=["fused", "in full", "again for the way back"],
 )
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.needs_gpu)])
 def test_loss_and_gradients_equal_those_of_rows_alone(
     model: torch.nn.Module,
+    device: str,
     batch: Rows,
     small: int,
     medium: int,
@@ -105,6 +119,9 @@ def test_loss_and_gradients_equal_those_of_rows_alone(
         in_full.append(args)
         return attend(*args)
 
+    if device == "cuda":  # fused attention, whatever the size
+        ahead = back = 0
+    tolerance = 1e-5 if device == "cpu" else 1e-4
     monkeypatch.setattr(prefix, "SMALL", small)
     monkeypatch.setattr(prefix, "MEDIUM", medium)
     monkeypatch.setattr(prefix, "_attend_in_full", counted)
@@ -112,14 +129,14 @@ def test_loss_and_gradients_equal_those_of_rows_alone(
     wanted = gradients(model, expected)
     found = packed(model, batch)
     assert len(in_full) == ahead, "once a layer"
-    assert found.item() == pytest.approx(expected.item(), abs=1e-5)
+    assert found.item() == pytest.approx(expected.item(), abs=tolerance)
     got = gradients(model, found)
     assert len(in_full) == ahead + back
     assert wanted.keys() == got.keys()
     assert len(wanted) == 3 * 7 * 2
     for name, gradient in wanted.items():
         assert gradient.abs().max() > 0, name
-        torch.testing.assert_close(got[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+        torch.testing.assert_close(got[name], gradient, atol=tolerance, rtol=1e-4, msg=name)
 
 
 def test_the_prefix_is_encoded_once() -> None:

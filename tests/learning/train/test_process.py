@@ -40,6 +40,11 @@ def rows(count: int, *, start: int = 0) -> list[Row]:
     ]
 
 
+def pairs(count: int, *, start: int = 0) -> list[Pair]:
+    made = rows(count, start=start)
+    return [Pair(id=row.id, messages=row.messages, chosen=row.completion, rejected="something else") for row in made]
+
+
 def job(base: Path, **changes: object) -> Job:
     numbers = {"epochs": 2, "batch": 4, "learning_rate": 5e-3, **changes}
     name = str(numbers.pop("name", "lora"))
@@ -109,10 +114,20 @@ def test_a_training_tells_its_curves_and_leaves_an_adapter_without_pickles(tiny_
     assert str(tmp_path) not in (folder / jobs.ADAPTER / "adapter_config.json").read_text()
 
 
-def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_adapter(tiny_base: Path, tmp_path: Path) -> None:
+RECIPES: dict[str, dict[str, object]] = {
+    "examples": {},
+    "preferences": {"name": "dpo", "epochs": 1, "preference_learning_rate": 1e-2, "preference_epochs": 3},
+}
+
+
+@pytest.mark.parametrize("stage", RECIPES)
+def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_adapter(
+    tiny_base: Path, tmp_path: Path, stage: str
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
-        training.prepare(folder, job(tiny_base, checkpoint_seconds=0.001), rows(24))
+        made = job(tiny_base, checkpoint_seconds=0.001, **RECIPES[stage])
+        training.prepare(folder, made, rows(24), pairs=pairs(16))
     asyncio.run(carried_out(whole))
 
     async def with_a_kill() -> list[Event]:
@@ -120,7 +135,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_adapter(tiny_
         shot = False
         async for event in training.train(killed):
             events.append(event)
-            if event.kind == "saved" and (event.step or 0) >= 5 and not shot:
+            if event.kind == "saved" and event.stage == stage and (event.step or 0) >= 5 and not shot:
                 shot = True
                 for process in processes(killed):
                     os.kill(process, signal.SIGKILL)
@@ -129,8 +144,9 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_adapter(tiny_
     events = asyncio.run(with_a_kill())
     warning = next(e for e in events if e.kind == "warning")
     assert "SIGKILL" in warning.text
-    again = [e for e in events[events.index(warning) :] if e.kind == "phase"]
-    assert (again[0].step or 0) >= 5
+    (again,) = [e for e in events[events.index(warning) :] if e.kind == "phase"]
+    assert again.stage == stage, "what was finished before is not trained again"
+    assert (again.step or 0) >= 5
     one, other = (load_file(f / jobs.ADAPTER / "adapter_model.safetensors") for f in (whole, killed))
     for name, values in one.items():
         np.testing.assert_allclose(values, other[name], atol=1e-5, err_msg=name)
@@ -246,20 +262,20 @@ def test_documents_first_then_examples_in_one_run(tiny_base: Path, tmp_path: Pat
 
 def test_preferences_move_the_adapter_towards_the_corrected_answers(tiny_base: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    pairs = [
-        Pair(id=row.id, messages=row.messages, chosen=row.completion, rejected="something else") for row in rows(16)
-    ]
-    training.prepare(
-        folder,
-        job(tiny_base, name="dpo", epochs=1, preference_learning_rate=1e-2, preference_epochs=3),
-        rows(8),
-        pairs=pairs,
-    )
+    long = pairs(1, start=50)[0].model_copy(update={"rejected": "very " * 300})
+    made = job(tiny_base, **RECIPES["preferences"])
+    training.prepare(folder, made, rows(8), pairs=[*pairs(16), long], heldout_pairs=pairs(5, start=100))
     events = asyncio.run(carried_out(folder))
-    losses = [e.loss for e in events if e.kind == "step" and e.stage == "preferences"]
-    assert losses[0] == pytest.approx(0.693, abs=0.01)  # log 2: the policy is its reference
-    assert losses[-1] is not None
-    assert losses[-1] < 0.6
+    (warning,) = [e for e in events if e.kind == "warning"]
+    assert warning.numbers == {"too_long": ["r50"]}
+    losses = {
+        kind: [e.loss for e in events if e.kind == kind and e.stage == "preferences" and e.loss is not None]
+        for kind in ("step", "heldout")
+    }
+    for kind, told in losses.items():
+        assert told[0] == pytest.approx(0.693, abs=0.01), kind  # log 2: the policy is its reference
+        assert told[-1] < 0.6, kind
+    assert len(losses["heldout"]) == 1 + 6, "before the first step, then at each of few"
     names = load_file(folder / jobs.ADAPTER / "adapter_model.safetensors")
     assert not any("ref" in name for name in names)
 

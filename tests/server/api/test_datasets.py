@@ -48,7 +48,7 @@ def test_readiness_says_what_is_missing_and_stores_nothing(server: Any, learning
     before = http.get("/api/datasets?skill=chat").json()
     found = http.get("/api/skills/chat/readiness").json()
     assert (found["skill"], found["ready"], found["train"]) == ("chat", False, 0)
-    assert found["missing"][0] == "0 examples to train on, 50 needed."
+    assert found["missing"][0] == "0 examples, 50 needed."
     rows = [{"input": f"talk about subject number {n}", "output": f"yes, {n}"} for n in range(90)]
     assert server.http().post("/api/examples", json={"skill": "chat", "examples": rows}).status_code == 201
     found = http.get("/api/skills/chat/readiness").json()

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from made_learning import Script
 
 from intern.learning.imports.mapping import make_mapping
+from intern.store.learning import Item
+from intern.types import Example
 
 CSV = "body,verdict,by\nwhat a storm,bad,eve\nwhat a breeze,Good,bob\n"
 
@@ -65,7 +68,7 @@ def test_an_import_carries_its_provenance_and_who_brought_it_and_routes_at_once(
     mapping = preview(server, CSV)["mapping"]
     answer = send(server, "import", CSV, "admin", mapping=mapping)
     assert answer.status_code == 201, answer.text
-    assert answer.json() == {"skill": "mood", "added": 2, "same": 0, "skipped": 0, "problems": []}
+    assert answer.json() == {"skill": "mood", "added": 2, "same": 0, "skipped": 0, "problems": [], "notes": []}
     found = examples(server)
     assert [(e["input"], e["output"], e["provenance"], e["contributor"]) for e in found] == [
         ("what a storm", {"mood": "bad"}, "import", server.ids["admin"]),
@@ -118,6 +121,86 @@ def test_only_an_admin_speaks_for_other_contributors(server: Any) -> None:
     assert server.http().post("/api/examples", json={**body, "provenance": "folder"}).status_code == 400
 
 
+CUSTOMERS = "body,verdict,customer\nwhat a storm,bad,ada\nwhat a breeze,good,bob\nwhat a storm,bad,zoe\n"
+
+
+def test_an_import_says_whose_words_it_brings_and_deletion_finds_them(server: Any) -> None:
+    mapping = preview(server, CUSTOMERS, "admin")["mapping"]
+    assert mapping["person"] == "customer"
+    assert preview(server, CUSTOMERS, "admin")["examples"][0]["person"] == "ada"
+    assert send(server, "import", CUSTOMERS, "admin", mapping=mapping).json()["added"] == 3
+    assert "ada" not in json.dumps(examples(server)), "nobody is shown whose words they are"
+    assert send(server, "import", CUSTOMERS, "admin", mapping=mapping).json()["same"] == 3
+    without = {name: column for name, column in mapping.items() if name != "person"}
+    assert send(server, "import", CUSTOMERS, "admin", mapping=without).json()["same"] == 3
+    gone = server.http().delete("/api/persons/ada").json()
+    assert (gone["examples"], gone["folders"]) == (1, [])
+    assert sorted(e["input"] for e in examples(server)) == ["what a breeze", "what a storm"], "zoe's words stay"
+    assert server.http().delete("/api/persons/zoe").json()["examples"] == 1
+
+
+def test_what_is_there_gets_a_person_once_one_is_named(server: Any) -> None:
+    row = {"input": "what a storm", "output": {"mood": "bad"}}
+    body: dict[str, Any] = {"skill": "mood", "examples": [row, {**row, "person": "ada"}, {**row, "person": "bob"}]}
+    answer = server.http().post("/api/examples", json=body).json()
+    assert answer["added"] == 2
+    assert answer["data"][0] == answer["data"][1] != answer["data"][2]
+    assert server.http().post("/api/examples", json=body).json()["data"] == answer["data"]
+    first = {"input": "what a breeze", "output": {"mood": "good"}}
+    for examples_ in ([first], [{**first, "person": "ada"}]):
+        server.http().post("/api/examples", json={"skill": "mood", "examples": examples_})
+    assert server.http().delete("/api/persons/ada").json()["examples"] == 2
+    assert server.http().delete("/api/persons/bob").json()["examples"] == 1
+    assert examples(server) == []
+
+
+def test_a_person_named_after_a_training_is_deleted_from_its_dataset(server: Any, learning: Script) -> None:
+    row = {"input": "what a storm", "output": {"mood": "bad"}}
+    (brought,) = server.http().post("/api/examples", json={"skill": "mood", "examples": [row]}).json()["data"]
+    learning.items = [Item(example=Example(id=brought["id"], **row), key="k", split="train")]
+    dataset = learning.dataset("default", "mood")
+    adapter = learning.adapter("default", "mood", dataset=dataset)
+    named = json.dumps({**row, "person": "ann"})
+    assert send(server, "import", named, "admin").json()["same"] == 1
+    gone = server.http().delete("/api/persons/ann").json()
+    assert (gone["examples"], gone["datasets"], gone["adapters"]) == (1, [dataset.id], [adapter.name])
+    assert server.http().get(f"/api/datasets/{dataset.id}").json()["erased"] == 1
+
+
+def test_a_person_of_what_stands_in_the_folder_without_one_is_said_not_to_be_found(server: Any) -> None:
+    folder = server.http().get("/api/examples", params={"skill": "mood"}).json()["data"][0]
+    row = {"input": folder["input"], "output": folder["output"]}
+    new = {"input": "sleet", "output": {"mood": "bad"}, "person": "ann"}
+    file = "\n".join(map(json.dumps, [{**row, "person": "ann"}, row, new]))
+    seen = preview(server, file, "admin")["notes"]
+    answer = send(server, "import", file, "admin").json()
+    assert (answer["added"], answer["same"]) == (1, 2)
+    (note,) = answer["notes"]
+    assert seen == [note]
+    assert note.startswith("1 of the examples name a person, but stand in the folder of mood without one.")
+    body = {"skill": "mood", "examples": [{**row, "person": "ann"}]}
+    assert server.http().post("/api/examples", json=body).json()["notes"] == [note]
+    assert server.http().post("/api/examples", json={**body, "examples": [row, new]}).json()["notes"] == []
+
+
+def test_only_an_admin_says_whose_words_examples_are(server: Any) -> None:
+    guessed = preview(server, CUSTOMERS, "user")
+    assert "person" not in guessed["mapping"]
+    assert guessed["notes"] == ["Columns not used: 'customer'."]
+    declared = {"input": "body", "output": {"mood": "verdict"}, "person": "customer"}
+    own = json.dumps({"input": "sleet", "output": {"mood": "bad"}, "person": "ada"})
+    for path in ("preview", "import"):
+        for refused in (send(server, path, CUSTOMERS, mapping=declared), send(server, path, own)):
+            assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_allowed"), path
+            assert "person' out." in refused.json()["error"]["message"]
+    body = {"skill": "mood", "examples": [json.loads(own)]}
+    assert server.http("user").post("/api/examples", json=body).status_code == 403
+    long = {"skill": "mood", "examples": [{**json.loads(own), "person": "x" * 201}]}
+    refused = server.http().post("/api/examples", json=long)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "examples.0.person")
+    assert examples(server) == []
+
+
 def test_what_a_users_key_brought_is_an_import_once_an_admin_imports_it(server: Any) -> None:
     row = {"input": "what a storm", "output": {"mood": "bad"}}
     mine = {**row, "group": "mine"}
@@ -130,6 +213,7 @@ def test_what_a_users_key_brought_is_an_import_once_an_admin_imports_it(server: 
         "same": 1,
         "skipped": 0,
         "problems": [],
+        "notes": [],
     }
     (found,) = examples(server)
     brought = {"provenance": "import", "contributor": server.ids["admin"], "group": "letters", "split": "heldout"}

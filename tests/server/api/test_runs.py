@@ -10,6 +10,8 @@ import pytest
 from made_learning import Script
 
 from intern.errors import TrainingFailed
+from intern.learning.examples.items import key_of
+from intern.types import Example
 from server.api import runs
 
 ROW = {"input": "x", "output": {"mood": "good"}}
@@ -182,6 +184,15 @@ def test_a_run_can_be_ended_once(server: Any, learning: Script) -> None:
     assert server.http().post(f"/api/runs/{run['id']}/cancel").status_code == 400
 
 
+def test_a_run_that_was_left_stands_in_the_way_of_another_and_goes_on(server: Any, learning: Script) -> None:
+    """Also where nothing has carried out runs before, as in a workspace that a command opened for itself."""
+    left = asyncio.run_coroutine_threadsafe(server.workspace.learner.submit("default", "mood"), server.loop).result(10)
+    answer = server.http().post("/api/runs", json={"skill": "mood"})
+    assert answer.status_code == 409
+    assert left.id in answer.text
+    assert ended(server, left.model_dump(mode="json"))["state"] == "done"
+
+
 def late(server: Any, learning: Script) -> dict[str, Any]:
     """A run that failed after its training."""
     learning.late = TrainingFailed("The disk is full.")
@@ -279,6 +290,9 @@ def test_a_recipe_is_a_name_or_a_name_with_numbers(
         ({"kind": "evaluate", "examples": [{"input": "x", "output": {"mood": "purple"}}]}, "examples.0"),
         ({"kind": "evaluate", "examples": [{"input": "x"}]}, "examples.0"),
         ({"kind": "evaluate", "outside": {"other": ["x"]}}, "outside"),
+        ({"kind": "evaluate", "outside": {"other": [{"input": "x"}]}}, "outside"),
+        ({"kind": "evaluate", "outside": {"base": [ROW]}}, "outside"),
+        ({"outside": {"other": [ROW]}}, "outside"),
         ({"kind": "evaluate", "examples": [ROW], "outside": {"other": []}}, "outside"),
         ({"kind": "evaluate", "examples": [ROW], "outside": {"candidate": [None]}}, "outside"),
         ({"kind": "evaluate", "examples": [ROW], "outside": {"../other": [None]}}, "outside"),
@@ -312,6 +326,14 @@ def test_other_systems_answers_are_compared_on_the_given_examples(server: Any, l
     }
 
 
+def test_other_systems_answers_to_held_out_inputs_come_with_these(server: Any, learning: Script) -> None:
+    turns = [{"role": "user", "content": "y"}]
+    rows = [ROW, {"input": turns, "output": "not even JSON"}, {"input": "z", "output": None}]
+    ended(server, begin(server, kind="evaluate", outside={"other": rows}))
+    keys = [key_of(Example(id="e", input=asked, output=None)) for asked in ("x", turns)]
+    assert learning.outside == {"other": {keys[0]: {"mood": "good"}, keys[1]: "not even JSON"}}
+
+
 def test_rows_of_the_same_id_are_two_examples(server: Any, learning: Script) -> None:
     rows = [{"input": "x", "output": {"mood": mood}} for mood in ("good", "bad", "good")]
     ended(server, begin(server, kind="evaluate", examples=rows))
@@ -340,6 +362,54 @@ def test_the_report_is_one_page_that_runs_nothing(server: Any, learning: Script)
     assert learning.reason in answer.text
     assert "request &lt;" in answer.text, "outcomes are quoted, and escaped"
     assert "0.58" in answer.text or "Loss" in answer.text or "loss" in answer.text, "the adapter's curves"
+
+
+@pytest.mark.parametrize("asked", [{"params": {"format": "json"}}, {"headers": {"accept": "application/json"}}])
+def test_the_report_has_the_same_facts_for_programs(server: Any, learning: Script, asked: dict[str, Any]) -> None:
+    run = begin(server)
+    ended(server, run)
+    answer = server.http("user").get(f"/api/runs/{run['id']}/report", **asked)
+    assert answer.headers["content-type"] == "application/json"
+    found = answer.json()
+    assert (found["decision"], found["reason"], found["run"]["id"]) == ("promote", learning.reason, run["id"])
+    assert found["rivals"][0]["name"] == "candidate"
+    assert "mood" in found["rivals"][0]["summary"]["metrics"]
+    assert {"regressions", "gains"} <= found["comparison"].keys()
+    assert found["curves"]["heldout_loss"] == [2.31, 0.58]
+    assert isinstance(found["confusions"], list)
+    assert server.http("blue").get(f"/api/runs/{run['id']}/report", **asked).status_code == 404
+
+
+def test_a_browser_gets_the_page_and_an_unknown_format_is_refused(server: Any, learning: Script) -> None:
+    run = begin(server)
+    ended(server, run)
+    http = server.http("user")
+    browser = {"accept": "text/html,application/xhtml+xml,application/json;q=0.9,*/*;q=0.8"}
+    assert http.get(f"/api/runs/{run['id']}/report", headers=browser).text.startswith("<!doctype html>")
+    assert http.get(f"/api/runs/{run['id']}/report?format=pdf").status_code == 400
+
+
+def test_the_report_says_where_the_adapter_stands_now(server: Any, learning: Script) -> None:
+    def said(run: dict[str, Any]) -> str:
+        found = server.http("user").get(f"/api/runs/{run['id']}/report?format=json").json()
+        assert found["decision"] == "promote"
+        return str(found["next_steps"][0])
+
+    def serve(adapter: str) -> None:
+        answer = server.http().post("/api/deployments", json={"skill": "mood", "adapter": adapter})
+        assert answer.status_code in (200, 201), answer.text
+
+    learning.approve = True
+    waiting = ended(server, begin(server))
+    assert "waits for somebody to approve it" in said(waiting)
+    serve(waiting["adapter"])
+    assert "serves" in said(waiting)
+    learning.approve = False
+    promoted = ended(server, begin(server))
+    assert "serves." in said(promoted)
+    assert "does not serve any more" in said(waiting)
+    serve("base")
+    assert "does not serve any more" in said(promoted)
 
 
 def test_a_report_whose_answers_could_not_be_written_has_all_but_the_examples(server: Any, learning: Script) -> None:
