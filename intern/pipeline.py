@@ -16,19 +16,21 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 
 from intern import prompt as prompts
 from intern.engines.base import Engine, EngineRequest, Token
+from intern.engines.choices import tokens_of
 from intern.engines.gathered import Gathered
-from intern.errors import DeadlineExceeded, InternError, InvalidInput, NotFound, OutputInvalid
+from intern.errors import DeadlineExceeded, InternError, InvalidInput, OutputInvalid
+from intern.inflight import AUTO, InFlight, Span, no_span
 from intern.library import SkillLibrary
 from intern.models.embedder import Vectors
 from intern.schema import OutputSchema, check_schema, parse_json
 from intern.skill import Skill
+from intern.stages import Adapters, BaseOnly, NoExamples, Retrieves, Routes, Shows
 from intern.store.records import Recorder
 from intern.types import (
     Answer,
@@ -36,85 +38,18 @@ from intern.types import (
     Candidate,
     Choice,
     Json,
-    Lease,
     Message,
     Passage,
-    Record,
     Route,
     Sampling,
-    Usage,
     last_user_text,
     new_id,
-    now,
 )
 
-AUTO = "intern-auto"
+__all__ = ["AUTO", "BaseOnly", "Closed", "Opened", "Pipeline"]
+
 _REPAIR_QUOTE = 2_000
 _MORE_ROOM = 4  # times the skill's own limit, for an answer that was cut: a model that never ends must not take minutes
-
-
-class Routes(Protocol):
-    """The part of the router that the pipeline uses; blocking, but not for long once it is `ready`."""
-
-    async def ready(self, team: str) -> None: ...
-
-    def route(self, team: str, text: str, *, vector: Vectors | None = None) -> Route: ...
-
-    def embed(self, text: str) -> Vectors: ...
-
-
-class Retrieves(Protocol):
-    """The part of the knowledge base that the pipeline uses; blocking, but not for long once it is `ready`."""
-
-    async def ready(self, team: str, skill: str) -> None: ...
-
-    def retrieve(
-        self, team: str, skill: str, query: str | Sequence[Message], *, limit: int, vector: Vectors | None = None
-    ) -> list[Passage]: ...
-
-
-class Adapters(Protocol):
-    """Who answers which skill. A lease keeps its adapter loaded until it is released."""
-
-    async def acquire(self, team: str, skill: str, version: str | None) -> Lease: ...
-
-    def release(self, lease: Lease) -> None: ...
-
-
-class Shows(Protocol):
-    """Worked examples for a skill's prompt, as turns of the conversation, within `room` tokens; none where it asks for
-    none."""
-
-    async def shown(
-        self, team: str, skill: Skill, request: str | Vectors, *, room: int
-    ) -> Sequence[Sequence[Message]]: ...
-
-
-class NoExamples:
-    """Prompts without examples."""
-
-    async def shown(self, team: str, skill: Skill, request: str | Vectors, *, room: int) -> Sequence[Sequence[Message]]:
-        return ()
-
-
-class BaseOnly:
-    """No adapters: the base model serves every skill."""
-
-    async def acquire(self, team: str, skill: str, version: str | None) -> Lease:
-        if version not in (None, "base"):
-            raise NotFound("model", f"intern/{skill}@{version}", "The skill has no adapter of this version.")
-        return Lease()
-
-    def release(self, lease: Lease) -> None:
-        pass
-
-
-Span = Callable[[str], AbstractContextManager[object]]
-
-
-def no_span(stage: str) -> AbstractContextManager[object]:
-    """No tracing."""
-    return nullcontext()
 
 
 @dataclass
@@ -129,52 +64,6 @@ class Closed:
     """Last piece of a stream: the finished answer."""
 
     answer: Answer
-
-
-@dataclass
-class _Work:
-    """One request on its way through the stages."""
-
-    ask: Ask
-    record: str
-    started: float
-    seconds: float  # that it may take
-    route: Route = field(default_factory=lambda: Route(skill=None, confidence=0.0))
-    skill: Skill | None = None
-    lease: Lease = field(default_factory=Lease)
-    schema: OutputSchema | None = None  # what the answer must keep
-    decoding: Mapping[str, Json] | None = None  # what decoding is constrained to: the same or narrower
-    prompt: prompts.Prompt | None = None
-    sampling: Sampling = field(default_factory=Sampling)
-    passages: tuple[Passage, ...] = ()
-    notes: list[str] = field(default_factory=list)
-    attempts: list[str] = field(default_factory=list)
-    choices: tuple[Choice, ...] = ()
-    usage: Usage = field(default_factory=Usage)
-    refusal: str | None = None
-    review: str | None = None
-    error: str | None = None
-    timings: dict[str, float] = field(default_factory=dict)
-    span: Span = field(default=no_span)
-
-    @property
-    def left(self) -> float:
-        """Seconds until the request's deadline."""
-        return self.seconds - (time.monotonic() - self.started)
-
-    @property
-    def structured(self) -> bool:
-        """The answer has a required form."""
-        return self.schema is not None or self.ask.json_object
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            with self.span(stage):
-                yield
-        finally:
-            self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - start
 
 
 class Pipeline:
@@ -210,27 +99,27 @@ class Pipeline:
         """The whole answer. Raises the errors of the stages, and OutputInvalid after a failed repair."""
         async with self._recorded(ask) as work:
             if not await self._prepare(work):
-                return self._answer(work)
+                return work.as_answer()
             with work.timed("generate"):
-                work.choices = await self._generate(work, self._request(work), ask.sampling.n)
+                work.choices = await self._generate(work, work.for_engine(), ask.sampling.n)
             work.choices = tuple(self._validated(work, choice) for choice in work.choices)
             if any(self._broken(work, choice) for choice in work.choices):
                 with work.timed("repair"):
                     work.choices = await _all_or_none(self._repaired(work, choice) for choice in work.choices)
             self._refuse_broken(work)
-            self._close(work)
-            return self._answer(work)
+            self._mark_for_review(work)
+            return work.as_answer()
 
     async def stream(self, ask: Ask) -> AsyncGenerator[Opened | Token | Closed, None]:
         """Opened, then tokens as they come, then Closed. Raises as `answer` does, also in mid-stream."""
         async with self._recorded(ask) as work:
             prepared = await self._prepare(work)
-            yield Opened(self._answer(work))
+            yield Opened(work.as_answer())
             if prepared:
                 gathered = Gathered(ask.sampling.n)
                 with work.timed("generate"):
                     try:
-                        async with aclosing(self._tokens(self._request(work), ask.sampling.n)) as tokens:
+                        async with aclosing(tokens_of(self.engine, work.for_engine(), ask.sampling.n)) as tokens:
                             async for token in tokens:
                                 gathered.add(token)
                                 if token.usage is None:
@@ -242,9 +131,9 @@ class Pipeline:
                         work.choices = gathered.unfinished()
                 work.choices = tuple(self._validated(work, choice) for choice in gathered.finished())
                 self._refuse_broken(work)
-                self._close(work)
+                self._mark_for_review(work)
         # The record is closed first: whoever has got the whole answer leaves here.
-        yield Closed(self._answer(work))
+        yield Closed(work.as_answer())
 
     def route(self, ask: Ask) -> Route:
         """The decision alone, whatever skill is named; blocking. Raises InvalidInput when there is nothing to go by."""
@@ -252,7 +141,7 @@ class Pipeline:
 
     # --- the stages --------------------------------------------------------------------------------------------
 
-    async def _prepare(self, work: _Work) -> bool:
+    async def _prepare(self, work: InFlight) -> bool:
         """Route, retrieve and build the prompt; False when nothing fits and `refusal` says so."""
         try:
             async with asyncio.timeout(work.left):
@@ -260,7 +149,7 @@ class Pipeline:
         except TimeoutError as error:
             raise DeadlineExceeded(f"The request was not prepared in {work.seconds:g} s.") from error
 
-    async def _prepared(self, work: _Work) -> bool:
+    async def _prepared(self, work: InFlight) -> bool:
         ask = work.ask
         text = _asked(ask)
         vector: Vectors | None = None
@@ -353,74 +242,19 @@ class Pipeline:
             )
         return skill.schema
 
-    def _request(
-        self, work: _Work, messages: Sequence[Message] | None = None, max_tokens: int | None = None
-    ) -> EngineRequest:
-        """Of the prompt's own messages and limit, or of others."""
-        assert work.prompt is not None
-        sampling = work.sampling
-        if max_tokens is not None:
-            sampling = sampling.model_copy(update={"max_tokens": max_tokens})
-        return EngineRequest(
-            messages=tuple(work.prompt.messages if messages is None else messages),
-            sampling=sampling,
-            schema_=work.decoding,
-            json_object=work.ask.json_object and work.schema is None,
-            tools=work.ask.tools,
-            tool_choice=work.ask.tool_choice,
-            deadline=max(work.left, 0.0),
-            adapter=work.lease.engine_name,
-        )
-
-    async def _generate(self, work: _Work, request: EngineRequest, count: int) -> tuple[Choice, ...]:
+    async def _generate(self, work: InFlight, request: EngineRequest, count: int) -> tuple[Choice, ...]:
         gathered = Gathered(count)
         try:
-            async with aclosing(self._tokens(request, count)) as tokens:
+            async with aclosing(tokens_of(self.engine, request, count)) as tokens:
                 async for token in tokens:
                     gathered.add(token)
         finally:
             work.usage += gathered.usage
         return gathered.finished()
 
-    async def _tokens(self, request: EngineRequest, count: int) -> AsyncGenerator[Token, None]:
-        """The tokens of `count` choices as they come. Each choice is a generation of its own, with its own seed."""
-        if count == 1:
-            async with aclosing(self.engine.generate(request)) as stream:
-                async for token in stream:
-                    yield token
-            return
-        tokens: asyncio.Queue[Token | Exception | None] = asyncio.Queue()
-
-        async def one(index: int) -> None:
-            seed = request.sampling.seed
-            sampling = request.sampling.model_copy(update={"seed": None if seed is None else seed + index})
-            try:
-                async with aclosing(self.engine.generate(request.model_copy(update={"sampling": sampling}))) as stream:
-                    async for token in stream:
-                        tokens.put_nowait(token.model_copy(update={"index": index}) if index else token)
-                tokens.put_nowait(None)
-            except Exception as error:
-                tokens.put_nowait(error)
-
-        jobs = [asyncio.create_task(one(index)) for index in range(count)]
-        try:
-            running = count
-            while running:
-                item = await tokens.get()
-                if item is None:
-                    running -= 1
-                elif isinstance(item, Exception):
-                    raise item
-                else:
-                    yield item
-        finally:
-            for job in jobs:
-                job.cancel()
-            await asyncio.gather(*jobs, return_exceptions=True)
-
     # --- validation --------------------------------------------------------------------------------------------
 
-    def _validated(self, work: _Work, choice: Choice) -> Choice:
+    def _validated(self, work: InFlight, choice: Choice) -> Choice:
         if not work.structured or (work.ask.tools and choice.tool_calls):  # a call is no answer yet
             return choice
         with work.timed("validate"):
@@ -429,12 +263,12 @@ class Pipeline:
                 problems = ("not a JSON object",)
         return choice.model_copy(update={"parsed": value, "valid": not problems, "problems": problems})
 
-    def _broken(self, work: _Work, choice: Choice) -> bool:
+    def _broken(self, work: InFlight, choice: Choice) -> bool:
         """Invalid, and not because the caller's own max_tokens cut it short."""
         cut = choice.finish_reason == "length" and work.ask.sampling.max_tokens is not None
         return not choice.valid and not cut
 
-    async def _repaired(self, work: _Work, choice: Choice) -> Choice:
+    async def _repaired(self, work: InFlight, choice: Choice) -> Choice:
         if not self._broken(work, choice):
             return choice
         assert work.prompt is not None
@@ -454,10 +288,10 @@ class Pipeline:
             messages = (*work.prompt.own, *extra)
             left = self.engine.info.context - await prompts.measure(self.engine, messages, 0)
         limit = max(min(left, wanted), work.prompt.max_tokens) if cut else None
-        (again,) = await self._generate(work, self._request(work, messages, limit), 1)
+        (again,) = await self._generate(work, work.for_engine(messages, limit), 1)
         return self._validated(work, again.model_copy(update={"index": choice.index}))
 
-    def _refuse_broken(self, work: _Work) -> None:
+    def _refuse_broken(self, work: InFlight) -> None:
         for choice in work.choices:
             if self._broken(work, choice):
                 raise OutputInvalid(
@@ -469,7 +303,7 @@ class Pipeline:
 
     # --- what comes out ----------------------------------------------------------------------------------------
 
-    def _close(self, work: _Work) -> None:
+    def _mark_for_review(self, work: InFlight) -> None:
         assert work.skill is not None
         rule = work.skill.spec.review
         if rule.mode == "always":
@@ -485,28 +319,10 @@ class Pipeline:
             return "I have no skills yet. Add one under skills/, or through POST /api/skills."
         return f"I don't have a skill for this. I can help with: {'; '.join(titles)}. {route.reason}".strip()
 
-    def _answer(self, work: _Work) -> Answer:
-        name = work.skill.name if work.skill else None
-        return Answer(
-            record=work.record,
-            model=f"intern/{work.lease.name or f'{name}@base'}" if name else AUTO,
-            skill=name,
-            adapter=work.lease.name,
-            route=work.route,
-            choices=work.choices,
-            refusal=work.refusal,
-            passages=work.passages,
-            citations=_citations(work),
-            usage=work.usage,
-            review=work.review,
-            timings=dict(work.timings),
-            notes=tuple(work.notes),
-        )
-
     @asynccontextmanager
-    async def _recorded(self, ask: Ask) -> AsyncIterator[_Work]:
+    async def _recorded(self, ask: Ask) -> AsyncIterator[InFlight]:
         seconds = ask.deadline or self.deadline
-        work = _Work(ask=ask, record=new_id("rec"), started=time.monotonic(), seconds=seconds, span=self.span)
+        work = InFlight(ask=ask, record=new_id("rec"), started=time.monotonic(), seconds=seconds, span=self.span)
         try:
             yield work
         except InternError as error:
@@ -521,36 +337,7 @@ class Pipeline:
         finally:
             self.adapters.release(work.lease)
             work.timings["total"] = time.monotonic() - work.started
-            self.recorder.put(self._record(work))
-
-    def _record(self, work: _Work) -> Record:
-        ask = work.ask
-        return Record(
-            id=work.record,
-            team=ask.caller.team,
-            created=now(),
-            channel=ask.caller.channel,
-            key=ask.caller.key,
-            person=ask.caller.person,
-            skill=work.skill.name if work.skill else None,
-            adapter=work.lease.name,
-            model=self.engine.info.model,
-            config=work.skill.digest if work.skill else "",
-            asked=ask.messages,
-            prompt=work.prompt.own if work.prompt else (),
-            sampling=work.sampling.model_copy(update={"n": ask.sampling.n}),
-            schema_used=work.schema is not None,
-            route=work.route,
-            passages=work.passages,
-            choices=work.choices,
-            attempts=tuple(work.attempts),
-            refusal=work.refusal,
-            error=work.error,
-            review=work.review,
-            usage=work.usage,
-            timings=work.timings,
-            metadata=ask.metadata,
-        )
+            self.recorder.put(work.as_record(self.engine.info.model))
 
 
 def _asked(ask: Ask) -> str:
@@ -582,20 +369,6 @@ def _sampling(skill: Skill, asked: Sampling, max_tokens: int) -> Sampling:
             "n": 1,
         }
     )
-
-
-def _citations(work: _Work) -> tuple[Passage, ...]:
-    """The shown passages whose document the answer names: in its citations field, or anywhere in a text."""
-    if not work.choices or not work.passages or work.skill is None:
-        return ()
-    first = work.choices[0]
-    name = work.skill.spec.retrieval.citations
-    if name is not None:
-        listed = first.parsed.get(name) if isinstance(first.parsed, dict) else None
-        cited = {str(v) for v in listed} if isinstance(listed, list) else set()
-    else:
-        cited = {p.document for p in work.passages if p.document in first.text}
-    return tuple(p for p in work.passages if p.document in cited)
 
 
 def _same(one: Mapping[str, Json], other: Mapping[str, Json]) -> bool:

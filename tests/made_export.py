@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from made_adapters import keep_adapter
 from made_base import loud_tensors, write_tiny_base
 from made_lora import write_lora
 
@@ -79,7 +80,7 @@ def add_adapter(workspace: Workspace, scratch: Path, *, team: str = "default", q
     items = [store.Item(example=row, key=row.id, split="heldout") for row in rows]
     with workspace.database.begin() as connection:
         dataset = store.add_dataset(connection, dataset, items)
-        adapter = store.add_adapter(connection, bare.model_copy(update={"dataset": dataset.id}))
+        adapter = keep_adapter(connection, bare.model_copy(update={"dataset": dataset.id}))
     provenance = Provenance(
         team=team,
         skill=SKILL,

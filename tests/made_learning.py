@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from made_adapters import keep_adapter
 from made_lora import base_folder, base_shape, tensors, write_lora
 
 from intern.errors import InternError
@@ -105,7 +106,7 @@ class Script:
             dataset=dataset.id if dataset else None,
         )  # fmt: skip
         with self.workspace.database.begin() as connection:
-            adapter = store.add_adapter(connection, bare)
+            adapter = keep_adapter(connection, bare)
         provenance = Provenance(
             team=team, skill=skill, name=adapter.name, base=Base(name="tiny", sha256=BASE), dataset="d" * 64,
             run=run or "run_none", recipe={"name": "lora"}, created=adapter.created, curves=CURVES,

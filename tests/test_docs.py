@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import typer
 from fastapi import APIRouter
@@ -70,8 +71,35 @@ def test_every_route_is_documented() -> None:
         assert f"`{method} {path}`" in text, f"docs/api.md lacks {method} {path}"
 
 
+def test_every_field_that_a_call_takes_is_documented_beside_it() -> None:
+    rows = re.findall(r"^\| (`[A-Z]+ /api/.+?) \| (.+) \|$", page("api.md"), re.M)
+    looked_at = 0
+    for context in iter_route_contexts(api.router.routes):
+        taken = fields(context.original_route)
+        for method in context.methods or ():
+            call = f"`{method} {written(context.path)}`"
+            told = next(text for named, text in rows if call in named)
+            looked_at += len(taken)
+            assert {name for name in taken if f"`{name}`" not in told and f"?{name}=" not in told} == set(), call
+    assert looked_at > 50
+
+
+def fields(route: Any) -> set[str]:
+    """What a route takes in its query and body, as it is written in a call."""
+    found = {parameter.alias for parameter in route.dependant.query_params}
+    for parameter in route.dependant.body_params:
+        inner = getattr(parameter.field_info.annotation, "model_fields", None)
+        found |= {parameter.alias} if inner is None else {field.alias or name for name, field in inner.items()}
+    return found
+
+
 def calls(router: APIRouter) -> Iterator[tuple[str, str]]:
     """(method, path) of every route of a router, as the page writes them."""
     for context in iter_route_contexts(router.routes):
         for method in context.methods or ():
-            yield method, re.sub(r"{(\w+):path}", r"{\1}", context.path or "")
+            yield method, written(context.path)
+
+
+def written(path: str | None) -> str:
+    """The path of a route as the page writes it."""
+    return re.sub(r"{(\w+):path}", r"{\1}", path or "")

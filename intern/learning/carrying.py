@@ -94,10 +94,8 @@ class Carrying:
         except (StoreAway, *OUT_OF_REACH):
             raise
         except Exception as error:
-            if not isinstance(error, InternError):
-                log.exception("run %s does not say what more examples would bring", run.id)
-            said = error.message if isinstance(error, InternError) else f"{type(error).__name__}."
-            text = f"what more examples would bring is not known: {said}"
+            why = _why(error, run, "does not say what more examples would bring")
+            text = f"what more examples would bring is not known: {why}"
             await self._journal.tell(run, Event(kind="warning", stage=GROWTH, text=text))
 
     async def _conclude(
@@ -129,10 +127,8 @@ class Carrying:
             except (StoreAway, *OUT_OF_REACH):
                 raise
             except Exception as error:
-                if not isinstance(error, InternError):
-                    log.exception("run %s did not promote", run.id)
-                said = error.message if isinstance(error, InternError) else f"{type(error).__name__}."
-                text = f"{adapter.name} does not serve: {said} A person can promote it."
+                why = _why(error, run, "did not promote")
+                text = f"{adapter.name} does not serve: {why} A person can promote it."
                 await self._journal.tell(run, Event(kind="warning", stage="promote", text=text))
             else:
                 ended["stage"] = "promote"
@@ -214,3 +210,11 @@ class Carrying:
 def _promoter(run: Run) -> str:
     """As whom a run changes what serves."""
     return f"run {run.id}"
+
+
+def _why(error: Exception, run: Run, what: str) -> str:
+    """The error that is being handled, in a sentence. Of one that is not the house's own the log has the rest."""
+    if isinstance(error, InternError):
+        return error.message
+    log.exception("run %s %s", run.id, what)
+    return f"{type(error).__name__}."

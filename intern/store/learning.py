@@ -366,17 +366,8 @@ def list_events(connection: Connection, team: str, run: str, *, after: int = -1)
 # --- adapters --------------------------------------------------------------------------------------------------------
 
 
-def add_adapter(connection: Connection, adapter: Adapter) -> Adapter:
-    """Keep a new adapter under the next version of its skill (`adapter.version` is ignored); versions are used once."""
-    where = (AdapterRow.team == adapter.team, AdapterRow.skill == adapter.skill)
-    newest = connection.execute(sa.select(sa.func.max(AdapterRow.version)).where(*where)).scalar() or 0
-    kept = adapter.model_copy(update={"version": newest + 1})
-    put_adapter(connection, kept)
-    return kept
-
-
 def put_adapter(connection: Connection, adapter: Adapter) -> None:
-    """Keep an adapter under the version that it has."""
+    """Keep a new adapter. Raises IntegrityError when its skill has one of this version: a version is used once."""
     columns = {"team": adapter.team, "skill": adapter.skill, "version": adapter.version, "digest": adapter.digest}
     connection.execute(sa.insert(AdapterRow).values(**columns, body=adapter.model_dump(mode="json")))
 

@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from intern.errors import OutputInvalid
 from intern.store import records
 from intern.types import Ask, Caller, Record, Route, Sampling
-from server.api.inputs import Input, as_given, as_messages, input_named, output_of, passage
+from server.api.inputs import Input, as_given, as_messages, input_named, output_of
 from server.auth import KeyedRoute, User, Work
 from server.departure import until_gone
 from server.metrics import Counted
+from server.openai.responses import passage_body
 
 router = APIRouter(prefix="/api", route_class=KeyedRoute, tags=["ask"])
 
@@ -47,7 +48,7 @@ async def ask(body: AskBody, request: Request, caller: User, workspace: Work, me
         "skill": answer.skill,
         "adapter": answer.adapter,
         "valid": answer.refusal is None and all(choice.valid for choice in answer.choices),
-        "citations": [passage(p) for p in answer.citations],
+        "citations": [passage_body(p) for p in answer.citations],
         "record": answer.record,
         "refusal": answer.refusal,
     }
@@ -73,7 +74,7 @@ async def try_out(
                 raise
             return route, await asyncio.to_thread(_record, workspace, caller, error.record), []
         metrics.answer(caller.team, answer)
-        citations = [passage(p) for p in answer.citations]
+        citations = [passage_body(p) for p in answer.citations]
         return route, await asyncio.to_thread(_record, workspace, caller, answer.record), citations
 
     workspace.library.get(caller.team, skill)
@@ -83,7 +84,7 @@ async def try_out(
     return {
         "input": as_given(body.input),
         "route": route.model_dump(mode="json"),
-        "passages": [passage(p) for p in record.passages],
+        "passages": [passage_body(p) for p in record.passages],
         "prompt": [{"role": m.role, "content": m.content} for m in record.prompt],
         "output": choice.text if choice.parsed is None else choice.parsed,
         "valid": choice.valid,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from intern.errors import InvalidInput
 from intern.pipeline import AUTO
-from intern.types import Answer, Json, Message, Passage
+from intern.types import Answer, Json, Message
 from server.body import at_most
 
 
@@ -50,18 +50,6 @@ def input_named() -> Iterator[None]:
         raise
 
 
-def passage(found: Passage) -> dict[str, Any]:
-    """A passage in the contract's shape; `start` and `end` are offsets into the document's text."""
-    return {
-        "document": found.document,
-        "heading": found.heading,
-        "start": found.start,
-        "end": found.end,
-        "score": round(found.score, 6),
-        "text": found.text,
-    }
-
-
 def output_of(answer: Answer) -> Json:
     """The parsed JSON where there is a schema, the text where there is none, None for a refusal."""
     if not answer.choices:
@@ -75,4 +63,4 @@ def page(rows: Sequence[Mapping[str, Json]], limit: int) -> dict[str, Json]:
     return {"data": list(rows), "next": rows[-1]["id"] if len(rows) == limit else None}
 
 
-__all__ = ["AUTO", "Input", "Turn", "as_given", "as_messages", "input_named", "output_of", "page", "passage"]
+__all__ = ["AUTO", "Input", "Turn", "as_given", "as_messages", "input_named", "output_of", "page"]

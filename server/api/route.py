@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from intern.errors import DeadlineExceeded, InvalidInput
 from intern.types import Ask, last_user_text
-from server.api.inputs import Input, as_given, as_messages, input_named, passage
+from server.api.inputs import Input, as_given, as_messages, input_named
 from server.auth import KeyedRoute, User, Work
+from server.openai.responses import passage_body
 
 router = APIRouter(prefix="/api", route_class=KeyedRoute, tags=["route"])
 
@@ -57,7 +58,7 @@ async def retrieve(skill: str, body: RetrieveBody, caller: User, workspace: Work
     limit = body.limit or known.spec.retrieval.passages
     await _ready(workspace, workspace.documents.ready(caller.team, skill))
     found = await asyncio.to_thread(workspace.documents.retrieve, caller.team, skill, query, limit=limit)
-    return {"input": as_given(body.input), "passages": [passage(p) for p in found]}
+    return {"input": as_given(body.input), "passages": [passage_body(p) for p in found]}
 
 
 async def _ready(workspace: Work, ready: Awaitable[None]) -> None:

@@ -15,6 +15,7 @@ from server.api import (
     installation,
     keys,
     records,
+    reports,
     reviews,
     route,
     runs,
@@ -22,7 +23,7 @@ from server.api import (
 )
 
 SERVING = (ask, route, skills, documents, examples, reviews, records)
-LEARNING = (runs, datasets, adapters, deployments, export)
+LEARNING = (runs, reports, datasets, adapters, deployments, export)
 
 router = APIRouter()
 for noun in (*SERVING, *LEARNING, keys, installation):

@@ -75,15 +75,15 @@ def intern_field(answer: Answer) -> dict[str, Any]:
         "adapter": answer.adapter,
         "valid": all(choice.valid for choice in answer.choices),
         "route": answer.route.model_dump(mode="json"),
-        "citations": [citation(p) for p in answer.citations],
-        "passages": [citation(p) for p in answer.passages],
+        "citations": [passage_body(p) for p in answer.citations],
+        "passages": [passage_body(p) for p in answer.passages],
         "review": answer.review,
         "notes": list(answer.notes),
         "timings": {stage: round(seconds, 6) for stage, seconds in answer.timings.items()},
     }
 
 
-def citation(passage: Passage) -> dict[str, Any]:
+def passage_body(passage: Passage) -> dict[str, Any]:
     """A passage in the contract's shape; `start` and `end` are offsets into the document's text."""
     return {
         "document": passage.document,

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 import yaml
+from made_adapters import keep_adapter
 from sqlalchemy.engine import Engine as Database
 
 from intern.errors import AdapterRefused, Conflict, EngineFailure, InvalidInput, NotFound, StoreFailure, TrainingFailed
@@ -152,7 +153,7 @@ class ScriptedLoop:
         run = self.run
         adapter = Adapter(team=run.team, skill=run.skill, version=0, digest="d" * 32, base="b", created=now())
         with self.script.parts.database.begin() as connection:
-            adapter = store.add_adapter(connection, adapter)
+            adapter = keep_adapter(connection, adapter)
         (self.script.parts.adapters_folder / adapter.digest).mkdir(parents=True, exist_ok=True)
         dataset = Dataset(id="ds_1", team=run.team, skill=run.skill, digest="x", created=now(), train=60, heldout=40)
         return Finished(
@@ -460,7 +461,7 @@ async def test_what_a_person_put_into_service_meanwhile_is_not_replaced(house: H
     await house.script.begun.wait()
     with house.parts.database.begin() as connection:
         theirs = Adapter(team=TEAM, skill="one", version=0, digest="e" * 32, base="b", created=now())
-        store.add_adapter(connection, theirs)
+        keep_adapter(connection, theirs)
     put_in_service(house.parts.database, "one", 1, by="ada")
     house.script.does = Ruling(decision="promote", reason="Better by far.")
     house.script.waits.set()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_adapters import keep_adapter
 from sqlalchemy.engine import Engine as Database
 
 from intern.learning.judging.parity import Parity
@@ -76,7 +77,7 @@ class Candidates:
         )  # fmt: skip
         with self.parts.database.begin() as connection:
             store.add_dataset(connection, dataset, [])
-            return store.add_adapter(connection, bare)
+            return keep_adapter(connection, bare)
 
     def judged(self, count: int) -> Verdict:
         """The verdict on a new one, with so many held out."""

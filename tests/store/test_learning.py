@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from made_adapters import keep_adapter
 from sqlalchemy.engine import Engine as Database
 
 from intern.store import learning as store
@@ -103,7 +104,7 @@ def test_who_deletes_finds_the_dataset_and_the_adapter_of_each_run_with_the_same
     with database.begin() as connection:
         for dataset in ("ds_1", "ds_2"):
             adapter = Adapter(team=TEAM, skill="sort", version=0, digest="d", base="b", dataset=dataset, created=now())
-            store.add_adapter(connection, adapter)
+            keep_adapter(connection, adapter)
     assert erase(database, person="eve") == store.Reached(datasets=("ds_1",), adapters=("sort@v1",))
     assert erase(database, person="bob") == store.Reached(datasets=("ds_2",), adapters=("sort@v2",))
 

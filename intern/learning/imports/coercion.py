@@ -11,7 +11,7 @@ import math
 import re
 
 from intern.errors import InvalidInput
-from intern.learning.imports.fields import Place
+from intern.learning.fields import Place
 from intern.learning.imports.mapping import Mapping
 from intern.learning.imports.nulls import is_null_word
 from intern.schema import canonical, parse_json

@@ -12,9 +12,9 @@ from collections.abc import Mapping as Map
 from typing import Any, NamedTuple
 
 from intern.errors import InvalidInput
+from intern.learning.fields import Place, top
 from intern.learning.imports.coercion import as_text, coerce
 from intern.learning.imports.conversation import content_of, split_conversation, turns_of
-from intern.learning.imports.fields import Place, top
 from intern.learning.imports.mapping import OWN_COLUMNS, Mapping, fill, holes
 from intern.learning.imports.nulls import NULL_WORDS, apply_null_rule, is_null_word
 from intern.learning.imports.rowfile import RowFile, names_shown, texts_problem

@@ -24,9 +24,9 @@ from functools import partial
 from typing import Any
 
 from intern.errors import InvalidInput
+from intern.learning.fields import Place, leaves, top
 from intern.learning.imports.coercion import coerce, is_boolean_word
 from intern.learning.imports.conversation import looks_like_turns, split_conversation
-from intern.learning.imports.fields import Place, leaves, top
 from intern.learning.imports.importing import SPLITS
 from intern.learning.imports.mapping import OWN, OWN_COLUMNS, Layout, Mapping, holes, make_mapping
 from intern.learning.imports.nulls import is_null_word

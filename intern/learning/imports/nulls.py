@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Literal
 
 from intern.errors import InvalidInput
-from intern.learning.imports.fields import Place, top
+from intern.learning.fields import Place, top
 from intern.schema import MAX_VALUE_DEPTH, OutputSchema, deeper_than
 from intern.types import Json
 

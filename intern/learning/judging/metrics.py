@@ -28,21 +28,13 @@ from scipy.optimize import linear_sum_assignment
 
 from intern.errors import InvalidInput
 from intern.learning.judging.outcomes import TextScores
-from intern.types import Json, Metric, Model
+from intern.types import Json, Metric
 
 _CHRF = CHRF()  # chrF2: six character n-grams, no word n-grams
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"  # written without spaces: each character is a word
 _LETTER = rf"(?:(?![{_CJK}])\w)"
 _WORD = re.compile(rf"[{_CJK}]|{_LETTER}+(?:[.,'-]{_LETTER}+)*")  # 1.5 is one word and not 15
 _ARTICLES = frozenset({"a", "an", "the"})
-
-
-class SlotScores(Model):
-    """Micro-averaged over all slots of all answers."""
-
-    precision: float
-    recall: float
-    f1: float
 
 
 def score_fields(expected: Json, output: Json, metrics: Mapping[str, Metric]) -> dict[str, float]:
@@ -147,7 +139,7 @@ def normal_form(value: Json) -> Hashable:
     return None
 
 
-# --- what is left out, and what is found -----------------------------------------------------------------------
+# --- what is left out ------------------------------------------------------------------------------------------
 
 
 def null_decisions(expected: Json, output: Json, fields: Iterable[str] | None = None) -> list[tuple[bool, bool]]:
@@ -185,41 +177,10 @@ def null_precision_recall(
     return both / answered if answered else None, both / rightly if rightly else None
 
 
-def slot_f1(pairs: Iterable[tuple[Json, Json]]) -> SlotScores:
-    """Precision, recall and F1 over (field, value) slots of (expected, output) pairs, as slot filling is scored.
-
-    A slot is a leaf that is not null; of an array, each item's. 1 where there is nothing to find and nothing was found.
-    """
-    both = given = right = 0
-    for expected, output in pairs:
-        wanted, found = Counter(_slots(expected)), Counter(_slots(output))
-        both += (wanted & found).total()
-        given += found.total()
-        right += wanted.total()
-    if not given and not right:
-        return SlotScores(precision=1.0, recall=1.0, f1=1.0)
-    return SlotScores(
-        precision=both / given if given else 0.0,
-        recall=both / right if right else 0.0,
-        f1=2 * both / (given + right),
-    )
-
-
 def _nulls(value: Mapping[str, Json]) -> list[bool]:
     return [
         null for child in value.values() for null in (_nulls(child) if isinstance(child, Mapping) else [child is None])
     ]
-
-
-def _slots(value: Json, path: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], Hashable]]:
-    if isinstance(value, Mapping):
-        for name, child in value.items():
-            yield from _slots(child, (*path, name))
-    elif isinstance(value, list | tuple):
-        for child in value:
-            yield from _slots(child, path)
-    elif value is not None:
-        yield path, normal_form(value)
 
 
 # --- the metrics -----------------------------------------------------------------------------------------------

@@ -3,23 +3,26 @@
 In: a skill, an example, an answer, the passages that its prompt showed. Out: a `Grounding`. Decoding lets a model name
 only documents that were shown, so that naming one is no achievement: words and numbers are compared instead. A content
 word or number counts as supported where it stands in a cited passage, to the letter but for capitals; what the request
-says already counts neither way, and what the schema enumerates is a label that states nothing. A right answer may use
-other words: what the expected output has by the same measure is told beside it. That a sentence says the opposite with
-the same words is not seen. Knows no rivals and no models.
+says already counts neither way, and what the schema enumerates is a label that states nothing
+(`intern/learning/claims.py`). A right answer may use other words: what the expected output has by the same measure is
+told beside it. That a sentence says the opposite with the same words is not seen. Knows no rivals and no models.
+
+Words are those of the text metric, of four letters and more: no list of function words, so that every language is
+measured alike, and a number is a word like others. What a teacher writes is held to more (`teaching/grounding.py`):
+there one made-up number spoils an example, here it is one word of an answer that is laid beside other systems' answers.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from intern.learning.claims import claims, is_content
 from intern.learning.judging.metrics import normal_form, words
-from intern.schema import followed
 from intern.skill import Skill
 from intern.types import Example, Json, Model, Passage
 
-_LETTERS = 4  # of a content word; in scripts without spaces each character is one
-_SPACELESS = "\u0e00"
+_LETTERS = 4  # of a content word
 _DIGIT = re.compile(r"\d")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
@@ -73,7 +76,7 @@ def _of(
     field = skill.spec.retrieval.citations
     if _declines(skill, output):
         return None
-    said = list(_stated(skill, output))
+    said = _stated(skill, output)
     if not _content(said):
         return None
     cited = _cited(output, field)
@@ -97,39 +100,17 @@ def _f1(right: set[str], given: set[str]) -> float:
     return 2 * len(right & given) / (len(right) + len(given))
 
 
-def _stated(skill: Skill, output: Json) -> Iterator[str]:
+def _stated(skill: Skill, output: Json) -> list[str]:
     """The texts and numbers of an output that state something; a broken answer states nothing."""
     if skill.schema is None:
-        return iter([output] if isinstance(output, str) else ())
+        return [output] if isinstance(output, str) else []
     if not isinstance(output, Mapping):
-        return iter(())
-    schema = skill.schema.schema
-    properties = followed(schema, schema).get("properties") or {}
+        return []
     citations = skill.spec.retrieval.citations
-    return (
-        text
-        for name, value in output.items()
-        if name != citations
-        for text in _texts(value, properties.get(name), schema)
-    )
-
-
-def _texts(value: Json, node: Json, schema: Mapping[str, Json]) -> Iterator[str]:
-    node = followed(node, schema)
-    if value is None or isinstance(value, bool) or "enum" in node or "const" in node:
-        return
-    if isinstance(value, Mapping):
-        properties = node.get("properties") or {}
-        for name, child in value.items():
-            yield from _texts(child, properties.get(name), schema)
-    elif isinstance(value, list | tuple):
-        for child in value:
-            yield from _texts(child, node.get("items"), schema)
-    else:
-        yield value if isinstance(value, str) else f"{abs(value):.12g}"
+    return list(claims({name: value for name, value in output.items() if name != citations}, skill.schema))
 
 
 def _content(texts: Iterable[str]) -> set[str]:
     """Content words and numbers; 1,500 and 1500 are one number."""
     found = {part for text in texts for word in words(text) for part in _THOUSANDS.sub("", word).split("-")}
-    return {part for part in found if len(part) >= _LETTERS or _DIGIT.search(part) or part >= _SPACELESS}
+    return {part for part in found if is_content(part, _LETTERS) or _DIGIT.search(part)}

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from intern.learning.imports.fields import Place, top
+from intern.learning.fields import Place, top
 from intern.schema import OutputSchema, parse_json
 from intern.types import Example, Json, Message
 

@@ -3,24 +3,28 @@
 In: an output, the schema that it keeps, the passage, the words that are quoted from it, the request. Out: what speaks
 against it, or None. A request proves nothing: what stands there and not in the passage counts neither for an output nor
 against it, but a number must stand in the passage, or follow by one calculation from one of the quote and one of the
-request. What the schema enumerates, and true and false, are labels and claim nothing. It compares words and numbers:
-that a sentence says the opposite with the same words, it does not see. Knows no teacher and no examples.
+request. What the schema enumerates, and true and false, are labels and claim nothing (`intern/learning/claims.py`). It
+compares words and numbers: that a sentence says the opposite with the same words, it does not see. Knows no teacher and
+no examples.
+
+A teacher invents, and one made-up number spoils an example: so numbers are taken out of the words first and compared by
+what they mean, in digits, words, dates and percents, and short words count, but for English function words. What judges
+answers (`judging/support.py`) only lays systems side by side, in any language: there a number is a word like others.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Set
 
+from intern.learning.claims import claims, is_content
 from intern.learning.examples.duplicates import words
-from intern.learning.imports.fields import Place, top
 from intern.schema import OutputSchema
 from intern.types import Json
 
 GROUNDED = 0.6  # least share of an output's content words that stand in its passage
-_LETTERS = 3  # of a content word; in scripts without spaces each letter is one
-_SPACELESS = "\u0e00"
+_LETTERS = 3  # of a content word
 _CALCULATED = 20  # numbers of a quote or a request that are calculated with
 _FUNCTION_WORDS = frozenset(
     words(
@@ -57,13 +61,13 @@ def problem(
 ) -> str | None:
     """Why `output` does not rest on `passage`, in one sentence; None when it does. Properties named in `free` are not
     looked at."""
-    claims = list(_claims(output, top(schema), free))
+    stated = list(claims(output, schema, free))
     known = _numbers(passage)
     allowed = known | _derived(_numbers(quote), _numbers(asked))
     there, spelled, months = _content(passage), frozenset(words(passage)), _months(passage)
     echo = _content(asked) - there
     stand = checked = 0
-    for claim in claims:
+    for claim in stated:
         if (unknown := _unknown(claim, spelled, allowed, allowed | months)) is not None:
             return f"'{unknown}' does not stand in the passage"
         content = _content(claim) - echo
@@ -73,31 +77,15 @@ def problem(
         stand, checked = stand + found, checked + len(content)
     if checked and stand < GROUNDED * checked:
         return f"only {stand / checked:.0%} of its words stand in the passage"
-    if not checked and any(map(_content, claims)) and not any(map(_numbers, claims)):
+    if not checked and any(map(_content, stated)) and not any(map(_numbers, stated)):
         return "it only repeats the request"
     return None
 
 
 def unquoted(output: Json, quote: str, schema: OutputSchema | None = None, free: frozenset[str] = frozenset()) -> bool:
     """Whether a quote has no content word and no number of what the output claims: it proves something else."""
-    claims = list(_claims(output, top(schema), free))
-    said = {item for claim in claims for item in (*_content(claim), *_numbers(claim))}
+    said = {item for claim in claims(output, schema, free) for item in (*_content(claim), *_numbers(claim))}
     return bool(said) and said.isdisjoint(_content(quote) | _numbers(quote))
-
-
-def _claims(value: Json, place: Place, free: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Texts and numbers that state something, as texts."""
-    if value is None or isinstance(value, bool) or value in place.choices:
-        return
-    if isinstance(value, dict):
-        for name, item in value.items():
-            if name not in free:
-                yield from _claims(item, place.child(name))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _claims(item, place.item)
-    else:
-        yield f"{value:f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 def _content(text: str) -> frozenset[str]:
@@ -105,7 +93,7 @@ def _content(text: str) -> frozenset[str]:
     return frozenset(
         word
         for word in words(_NUMBER.sub(" ", text))
-        if (len(word) >= _LETTERS or word >= _SPACELESS) and word not in _FUNCTION_WORDS and word not in _NUMERALS
+        if is_content(word, _LETTERS) and word not in _FUNCTION_WORDS and word not in _NUMERALS
     )
 
 

@@ -22,7 +22,7 @@ from intern.errors import InvalidInput
 from intern.learning.train import job as jobs
 from intern.learning.train.job import Event, Job, Pair, some
 from intern.learning.train.memory import micro_batch
-from intern.learning.train.stages import Curves, Tell
+from intern.learning.train.stages import Curves, Tell, every_stage
 from intern.learning.train.tokens import IGNORED, completion_ids, prompt_ids
 
 LEAST = 10
@@ -76,24 +76,10 @@ def prefer(folder: Path, model: Any, tokenizer: Any, job: Job, tell: Tell, *, bf
     micro = pairs_at_once(pairs.rows, recipe.batch, model.device.type)
     steps = -(-len(pairs.rows) // recipe.batch) * recipe.preference_epochs
     config = DPOConfig(
-        output_dir=str(place),
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=recipe.batch // micro,
+        **every_stage(place, model, recipe, micro, bf16=bf16),
         num_train_epochs=recipe.preference_epochs,
         learning_rate=recipe.preference_learning_rate,
         beta=recipe.beta,
-        seed=recipe.seed,
-        bf16=bf16,
-        use_cpu=model.device.type == "cpu",
-        gradient_checkpointing=False,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        max_length=None,
-        dataloader_pin_memory=False,
-        eval_strategy="no",
     )
     measured = (lambda: mean_loss(trainer, heldout, micro)) if heldout else None
     trainer: Any = PairTrainer(

@@ -101,6 +101,29 @@ class Curves(TrainerCallback):
             )  # fmt: skip
 
 
+def every_stage(folder: Path, model: Any, recipe: Recipe, micro: int, *, bf16: bool) -> dict[str, Any]:
+    """What every stage sets in its trainer: `micro` rows at once, each step's loss as it is, and no file, no report and
+    no measurement but those of `Curves`."""
+    return {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": recipe.batch // micro,
+        "seed": recipe.seed,
+        "bf16": bf16,
+        "use_cpu": model.device.type == "cpu",
+        "gradient_checkpointing": False,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "max_length": None,
+        "dataloader_pin_memory": False,
+    }
+
+
 def train(
     model: Any,
     tokenizer: Any,
@@ -121,30 +144,15 @@ def train(
     steps = -(-len(rows) // recipe.batch) * epochs
     every = heldout_every or max(1, round(steps / 8))
     config = SFTConfig(
-        output_dir=str(folder),
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=recipe.batch // micro,
+        **every_stage(folder, model, recipe, micro, bf16=bf16),
         num_train_epochs=epochs,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=recipe.warmup if recipe.warmup else 0,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
-        seed=recipe.seed,
-        bf16=bf16,
-        use_cpu=model.device.type == "cpu",
-        gradient_checkpointing=False,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        logging_strategy="steps",
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
         remove_unused_columns=True,
-        max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
-        dataloader_pin_memory=False,
-        eval_strategy="no",
     )
     measured = (lambda: mean_loss(model, heldout, micro, bf16=bf16)) if heldout else None
     trainer = PrefixTrainer(

@@ -17,6 +17,7 @@ from typing import Any
 import httpx2
 import uvicorn
 from learning.adapters.killed_promotion import killing
+from made_adapters import keep_adapter
 from made_base import loud_tensors
 from made_export import SKILL, open_workspace
 from made_learning import Script
@@ -85,7 +86,7 @@ class Training(Script):
             dataset=dataset.id if dataset else None,
         )  # fmt: skip
         with self.workspace.database.begin() as connection:
-            adapter = store.add_adapter(connection, bare)
+            adapter = keep_adapter(connection, bare)
             provenance = Provenance(
                 team=team, skill=skill, name=adapter.name, base=Base(name="tiny", sha256=base.sha256), run=run or "",
                 dataset="d" * 64, recipe={"name": "lora"}, created=adapter.created,

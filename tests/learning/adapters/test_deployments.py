@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from learning.adapters.killed_promotion import STEPS
+from made_adapters import keep_adapter
 from made_export import SKILL, make_home, open_workspace
 from made_lora import base_shape, tensors, write_lora
 from sqlalchemy.engine import Engine as Database
@@ -62,7 +63,7 @@ class House:
         """A stored adapter with files of its own; `wider` than the base model is, or with a `strange` GGUF file."""
         with self.database.begin() as connection:
             made = Adapter(team=team, skill=skill, version=0, digest="", base=base, created=now())
-            adapter = store.add_adapter(connection, made)
+            adapter = keep_adapter(connection, made)
         shape = base_shape(self.root / "base")
         if wider:
             sizes = {module: (rows, columns + wider) for module, (rows, columns) in shape.modules.items()}

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from made_adapters import keep_adapter
 from made_lora import tensors, write_lora
 from sqlalchemy.engine import Engine as Database
 
@@ -35,7 +36,7 @@ def add_adapter(database: Database, root: Path, model: Path) -> int:
     shape = read_shape(model)
     with database.begin() as connection:
         bare = Adapter(team=TEAM, skill=SKILL, version=0, digest="", base=BASE, created=now())
-        adapter = store.add_adapter(connection, bare)
+        adapter = keep_adapter(connection, bare)
         source = write_lora(root / f"made-{adapter.version}", tensors(shape, seed=adapter.version))
         convert(read_lora(source, shape), shape, source / GGUF, dtype="f16")
         provenance = Provenance(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from intern.errors import InvalidInput
-from intern.learning.imports.fields import leaves, top
+from intern.learning.fields import leaves, top
 from intern.learning.imports.nulls import NullRule, apply_null_rule, is_null_word
 from intern.schema import check_schema
 

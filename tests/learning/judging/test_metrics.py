@@ -15,7 +15,6 @@ from intern.learning.judging.metrics import (
     null_precision_recall,
     score_fields,
     score_value,
-    slot_f1,
     text_fields,
     text_score,
     token_f1,
@@ -260,22 +259,6 @@ def test_null_precision_and_recall() -> None:
     assert null_precision_recall(pairs, ["b"]) == (0.0, None)
     assert null_precision_recall([("text", "text")]) == (None, None)
     assert null_precision_recall([({"a": {"b": None, "c": 1}}, {"a": None})]) == (0.5, 1.0)
-
-
-def test_slots_are_counted_over_all_answers() -> None:
-    pairs = [
-        (
-            {"artist": "Abba", "year": None, "genres": ["pop", "disco"]},
-            {"artist": "ABBA", "year": 1975, "genres": ["pop"]},
-        ),
-        ({"artist": "Cher"}, {"artist": None}),
-    ]
-    scores = slot_f1(pairs)
-    assert (scores.precision, scores.recall) == (pytest.approx(2 / 3), pytest.approx(2 / 4))
-    assert scores.f1 == pytest.approx(2 * 2 / (3 + 4))
-    assert slot_f1([({"a": None}, {})]).f1 == 1.0
-    assert slot_f1([({"a": 1}, {})]).precision == 0.0
-    assert slot_f1([({"a": 1}, {"b": 1})]).f1 == 0.0
 
 
 # --- the two halves of text ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_adapters import keep_adapter
 from sqlalchemy.engine import Engine as Database
 
 from intern.engines.base import EngineRequest
@@ -74,7 +75,7 @@ class House:
         with self.parts.database.begin() as connection:
             store.save_run(connection, run)
             store.add_dataset(connection, dataset, [])
-            store.add_adapter(connection, adapter)
+            keep_adapter(connection, adapter)
         folder = self.parts.runs_folder / run.id
         folder.mkdir(parents=True)
         rows = [

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_adapters import keep_adapter
 from made_lora import base_folder, base_shape, tensors, write_lora
 from sqlalchemy.engine import Engine as Database
 from sqlalchemy.exc import OperationalError
@@ -94,7 +95,7 @@ class House:
         """An adapter that another process keeps."""
         known = Adapter(team=TEAM, skill=skill, version=0, digest="", base="b", run=run, created=now())
         with self.parts.database.begin() as connection:
-            return store.add_adapter(connection, known)
+            return keep_adapter(connection, known)
 
 
 @pytest.fixture

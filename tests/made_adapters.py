@@ -1,0 +1,16 @@
+"""Adapters that nobody trained: rows for tests of what becomes of them. Training numbers its own (`loop/making.py`)."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from intern.store import learning as store
+from intern.types import Adapter
+
+
+def keep_adapter(connection: Connection, adapter: Adapter) -> Adapter:
+    """Keep an adapter under the next version of its skill, whatever version it has."""
+    known = store.list_adapters(connection, adapter.team, skill=adapter.skill)
+    kept = adapter.model_copy(update={"version": 1 + max((other.version for other in known), default=0)})
+    store.put_adapter(connection, kept)
+    return kept
