@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from intern.errors import Conflict, InvalidInput, NotFound, StoreFailure
-from intern.skill import NAME, Generation, Learning, Retrieval, ReviewRule, Skill, write_skill
+from intern.measures import Measures
+from intern.skill import NAME, Generation, Learning, Prompting, Retrieval, ReviewRule, Skill, write_skill
 from intern.store import learning, records
 from intern.store.documents import count_documents
 from intern.types import Json, Metric, Run
@@ -44,16 +45,18 @@ class NewSkill(BaseModel):
     instructions: str
     schema_: dict[str, Json] | None = Field(default=None, alias="schema")
     retrieval: Retrieval | None = None
+    prompting: Prompting | None = None
     generation: Generation | None = None
     review: ReviewRule | None = None
     learning: Learning | None = None
+    evaluation: Measures | None = None
     metrics: Annotated[dict[str, Metric] | None, at_most(1_000, "fields")] = None
     examples: Annotated[list[dict[str, Json]], Field(fail_fast=True), at_most(10_000, "examples")] = []
     utterances: Annotated[list[str], Field(fail_fast=True), at_most(10_000, "utterances")] = []
 
     def spec(self) -> dict[str, Json]:
         """What goes into skill.yaml: what was said, and no defaults."""
-        named = {"title", "description", "instructions", "retrieval", "generation", "review", "learning", "metrics"}
+        named = {"title", "description", "instructions", "metrics", *SECTIONS}
         return self.model_dump(mode="json", include=named, exclude_unset=True, exclude_none=True)
 
 

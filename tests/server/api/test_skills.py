@@ -52,6 +52,29 @@ def test_a_skill_is_shown_with_its_counts(weather: dict[str, Any]) -> None:
     assert weather["metrics"] == {"sky": "exact"}
 
 
+def test_all_that_a_folder_may_say_can_be_said(server: Any) -> None:
+    said = {
+        "retrieval": {"enabled": False, "passages": 2},
+        "prompting": {"examples": "nearest"},
+        "generation": {"max_tokens": 64},
+        "review": {"mode": "always"},
+        "learning": {"min_examples": 12},
+        "evaluation": {
+            "repeats": 2,
+            "attributes": [{"name": "sky", "field": "sky", "patterns": {}, "reference": {"sun": 1.0, "rain": 1.0}}],
+            "identity": [{"question": "Who are you?", "facts": [["sun", "rain"]], "never": []}],
+        },
+    }
+    answer = server.http().post("/api/skills", json={**WHOLE, **said})
+    try:
+        assert answer.status_code == 201, answer.text
+        spec = answer.json()["spec"]
+        for section, values in said.items():
+            assert {key: spec[section][key] for key in values} == values
+    finally:
+        server.http().delete("/api/skills/weather")
+
+
 def test_the_list_has_what_the_contract_names(server: Any) -> None:
     (chat,) = [s for s in server.http("user").get("/api/skills").json()["data"] if s["name"] == "chat"]
     assert chat.keys() == {
@@ -76,6 +99,7 @@ def test_a_name_is_taken_once(server: Any, weather: dict[str, Any]) -> None:
         ({"metrics": {"nothing": "exact"}}, "invalid_skill"),
         ({"retrieval": {"enabled": "perhaps"}}, "invalid_input"),
         ({"generation": {"temperature": 9}}, "invalid_input"),
+        ({"evaluation": {"attributes": [{"name": "wind", "field": "wind"}]}}, "invalid_skill"),
         ({"instructons": "typo"}, "invalid_input"),
     ],
 )
