@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from intern.learning.examples.dataset import build
@@ -35,7 +36,7 @@ def no_redaction(example: Example) -> tuple[Example, str | None]:
     return example, None
 
 
-def made(rows: list[Gathered | Example], schema: OutputSchema | None = SCHEMA, **options: Any) -> Built:
+def made(rows: Sequence[Gathered | Example], schema: OutputSchema | None = SCHEMA, **options: Any) -> Built:
     gathered = [row if isinstance(row, Gathered) else Gathered(example=row) for row in rows]
     return build("skill", gathered, schema=schema, redact=no_redaction, **{"secret": "lot", **options})
 

@@ -100,7 +100,9 @@ def imported(path: Path, root: Path = ROOT) -> set[str]:
 
 
 def sources(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).rglob("*.py"))
+    found = sorted((ROOT / folder).rglob("*.py"))
+    assert found, folder
+    return found
 
 
 def parts() -> dict[str, list[Path]]:

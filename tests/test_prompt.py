@@ -20,7 +20,7 @@ def skill(*, retrieval: bool = True, max_tokens: int = 20) -> Skill:
         description="D",
         instructions="Answer from the passages.\n",
         retrieval=Retrieval(enabled=retrieval),
-        generation={"max_tokens": max_tokens},  # type: ignore[arg-type]
+        generation={"max_tokens": max_tokens},
     )
     return Skill("s", spec, None, (), (), Path())
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from intern.errors import SchemaRefused
 from intern.schema import MAX_DEPTH, OutputSchema, canonical, check_schema, followed, parse_json, pointed
+from intern.types import Json
 
 SUITE = Path(__file__).parents[2] / "shared" / "data" / "json-schema-test-suite" / "tests" / "draft2020-12"
 
@@ -156,7 +157,10 @@ KEYWORDS = (
     *("required", "minItems", "maxItems", "minLength", "pattern", "format", "$ref", "$dynamicRef", "$id", "$schema"),
     *("$anchor", "uniqueItems", "multipleOf", "dependentRequired", "x-guidance", "description"),
 )
-VALUES = (None, True, -1, 1.0, 1.5, 10**30, "a", "#", "#/%", [], [1], ["a"], [["a"]], [{}], {}, {"a": 1}, {"a": [1]})
+VALUES: tuple[Json, ...] = (
+    *(None, True, -1, 1.0, 1.5, 10**30, "a", "#", "#/%"),
+    *([], [1], ["a"], [["a"]], [{}], {}, {"a": 1}, {"a": [1]}),
+)
 
 
 @pytest.mark.parametrize("keyword", KEYWORDS)
@@ -295,7 +299,7 @@ def test_accepted_schemas_of_the_official_suite_validate_as_it_says() -> None:
 
 # --- references ------------------------------------------------------------------------------------------------
 
-REFERRING = {
+REFERRING: dict[str, Any] = {
     "properties": {"a": {"$ref": "#/$defs/odd~1na%6De", "title": "nearer"}, "b": {"$ref": "#/properties/c"}},
     "$defs": {"odd/name": {"enum": ["x"], "title": "farther"}, "loop": {"$ref": "#/$defs/loop", "type": "string"}},
     "anyOf": [{"const": 1}, {"const": 2}],
@@ -320,7 +324,7 @@ def test_a_reference_leads_to_a_part_or_nowhere(reference: str, part: Any) -> No
 @pytest.mark.parametrize(
     ("part", "said"),
     [
-        (REFERRING["properties"]["a"], {"enum": ["x"], "title": "nearer"}),  # type: ignore[index]
+        (REFERRING["properties"]["a"], {"enum": ["x"], "title": "nearer"}),
         ({"anyOf": [{"$ref": "#/$defs/odd~1name"}, {"type": "null"}]}, {"enum": ["x"], "title": "farther"}),
         (
             {"anyOf": [{"$ref": "#/$defs/odd~1name"}, {"type": "null", "title": "none"}]},
@@ -330,7 +334,7 @@ def test_a_reference_leads_to_a_part_or_nowhere(reference: str, part: Any) -> No
         ({"anyOf": [True, {"type": "null"}]}, {}),
         ({"anyOf": [{"type": "string"}, {"type": "integer"}]}, {}),
         ({"$ref": "#/$defs/loop"}, {"type": "string"}),
-        (REFERRING["properties"]["b"], {}),  # type: ignore[index]
+        (REFERRING["properties"]["b"], {}),
         (True, {}),
     ],
 )

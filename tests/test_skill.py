@@ -33,7 +33,7 @@ def problems(place: Path) -> list[str]:
     return caught.value.problems
 
 
-BROKEN = {
+BROKEN: dict[str, tuple[str | bytes, str]] = {
     "an unknown key": (
         GOOD + "retreival: {enabled: true}\n",
         "skill.yaml:4: key 'retreival' is unknown; did you mean 'retrieval'",

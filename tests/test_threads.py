@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -94,13 +94,13 @@ def test_close_waits_for_work_whose_caller_has_left(kind: str) -> None:
     async def scenario() -> None:
         threads, held = Threads(), Held()
         threads.lend()
-        work = {
+        work: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "promptly": lambda: threads.promptly(held),
             "at_length": lambda: threads.at_length("red", held),
             "once": lambda: threads.once("red", "folder", held),
             "to_thread": lambda: asyncio.to_thread(held),
-        }[kind]
-        job = asyncio.ensure_future(work())
+        }
+        job = asyncio.ensure_future(work[kind]())
         await held.has_begun()
         job.cancel()
         with suppress(asyncio.CancelledError):

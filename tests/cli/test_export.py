@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,6 +126,6 @@ def test_a_volume_that_is_too_full_is_said_with_numbers(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (source / "model.gguf").write_bytes(bytes(3_000_000))
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=2_500_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2_500_000))
     with pytest.raises(StoreFailure, match="has 2 MB free, and 3 MB are needed"):
         module._check_room(source, tmp_path)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from intern.cli import init, run
+from intern.cli import run
 from intern.cli.check import check_folder
 from intern.cli.init import find_starters
 
@@ -47,7 +48,7 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
 def test_a_start_that_is_interrupted_leaves_no_half_of_the_starter_skills(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copied = []
+    copied: list[Path] = []
 
     def refuses(source: Path, *rest: Any, **more: Any) -> None:
         if copied:
@@ -56,7 +57,7 @@ def test_a_start_that_is_interrupted_leaves_no_half_of_the_starter_skills(
         Path(rest[0]).mkdir()
 
     with monkeypatch.context() as patched:
-        patched.setattr(init.shutil, "copytree", refuses)
+        patched.setattr(shutil, "copytree", refuses)
         assert run(["init", str(tmp_path)]) == 1
     assert copied
     assert list(tmp_path.rglob("*interview*")) == list(tmp_path.rglob("skill.yaml")) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,8 @@ def test_reading_runs_ahead_by_a_bounded_number_of_items() -> None:
     assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
     assert read <= 5 + 4 * 2 + 1
     hold.set()
-    results.close()  # type: ignore[attr-defined]
+    assert isinstance(results, Generator)
+    results.close()
 
 
 def test_what_reading_or_doing_raises_is_raised_in_its_place() -> None:
@@ -122,7 +123,8 @@ def test_blank_lines_a_byte_order_mark_and_other_keys_are_no_problem() -> None:
 
 def test_an_overloaded_server_is_waited_for_as_long_as_it_asks() -> None:
     pauses: list[float] = []
-    answers = iter([Overloaded("full", retry_after=7), Overloaded("full", retry_after=1), "done"])
+    full: list[Overloaded | str] = [Overloaded("full", retry_after=7), Overloaded("full", retry_after=1)]
+    answers = iter([*full, "done"])
 
     def do() -> str:
         answer = next(answers)

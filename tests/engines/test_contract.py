@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,9 +39,9 @@ SCHEMA = {
 }
 
 
-def say(text: str, **more: object) -> EngineRequest:
-    sampling = Sampling(temperature=0, max_tokens=more.pop("max_tokens", 12), **more.pop("sampling", {}))  # type: ignore[arg-type]
-    return EngineRequest(messages=(Message(role="user", content=text),), sampling=sampling, **more)  # type: ignore[arg-type]
+def say(text: str, **more: Any) -> EngineRequest:
+    sampling = Sampling(temperature=0, max_tokens=more.pop("max_tokens", 12), **more.pop("sampling", {}))
+    return EngineRequest(messages=(Message(role="user", content=text),), sampling=sampling, **more)
 
 
 async def collect(engine: Engine, request: EngineRequest) -> list[Token]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -10,7 +11,7 @@ from intern.engines.gate import Gate
 from intern.errors import Overloaded
 
 
-async def until(condition) -> None:  # type: ignore[no-untyped-def]
+async def until(condition: Callable[[], bool]) -> None:
     while not condition():  # noqa: ASYNC110 - a turn of the loop, not a wait
         await asyncio.sleep(0)
 

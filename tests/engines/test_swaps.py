@@ -86,9 +86,9 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-def run(path: Path, scenario: Callable[[LlamaCppEngine], Coroutine[Any, Any, None]], **how: int) -> None:
+def run(path: Path, scenario: Callable[[LlamaCppEngine], Coroutine[Any, Any, None]], slots: int = 2) -> None:
     async def main() -> None:
-        engine = LlamaCppEngine(path, model="m", context=256, threads=2, **{"slots": 2, **how})
+        engine = LlamaCppEngine(path, model="m", context=256, slots=slots, threads=2)
         await engine.start()
         try:
             await asyncio.wait_for(scenario(engine), 60)

@@ -36,7 +36,8 @@ class WordEmbedder:
             for word in re.findall(r"\w+", text.lower()):
                 digest = hashlib.sha256((self.salt + word).encode()).digest()
                 vectors[row, digest[0]] += 1.0 if digest[1] % 2 else -1.0
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
 
     def count_tokens(self, text: str) -> int:
         return len(re.findall(r"\w+", text))

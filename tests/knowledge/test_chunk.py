@@ -127,7 +127,9 @@ def test_headings_are_paths_and_stand_in_the_chunk_they_belong_to() -> None:
 def test_a_heading_is_never_left_without_its_text() -> None:
     sections = [f"## Part {n}\n\n" + "Some words of a rule. " * (5 + 7 * n) for n in range(12)]
     long = "## A heading that is so long that it could nearly stand alone\n\n" + "word " * 66
-    for own in cut("\n\n".join(["# All", *sections, long, "# Empty at the end"]), target=40, limit=120):
+    pieces = cut("\n\n".join(["# All", *sections, long, "# Empty at the end"]), target=40, limit=120)
+    assert len(pieces) > len(sections)
+    for own in pieces:
         assert not own.splitlines()[-1].startswith("## ")
         assert own != "# Empty at the end"
 
@@ -176,7 +178,9 @@ def test_table_rows_are_never_torn_and_short_tables_stay_whole() -> None:
 def test_rows_of_a_csv_are_never_torn() -> None:
     rows = "\n".join(f"name: Person {n}; note: Long. And longer. {n}" for n in range(200))
     document = ParsedDocument(text=rows, media_type="text/csv")
-    for own in texts(document, chunk(document, count=words)):
+    pieces = texts(document, chunk(document, count=words))
+    assert len(pieces) > 1
+    for own in pieces:
         assert all(line.startswith("name: Person") for line in own.split("\n"))
 
 
@@ -187,7 +191,9 @@ def test_text_without_spaces_is_cut_after_its_own_punctuation() -> None:
 
 
 def test_marks_stay_with_the_letter_they_belong_to() -> None:
-    for own in cut("e\u0301\u0323" * 400, target=10, limit=15):
+    pieces = cut("e\u0301\u0323" * 400, target=10, limit=15)
+    assert len(pieces) > 1
+    for own in pieces:
         assert own[0] not in "\u0301\u0323"
 
 
@@ -201,7 +207,9 @@ def test_titles_of_any_length_leave_room_for_text(wordpieces: Count) -> None:
     title = "标题很长" * 70
     text = f"{title}\n\n{title}\n\n" + "正文。" * 300
     document = plain(text, (0, 1, title), (len(title) + 2, 2, title), title=title)
-    for piece in chunk(document, count=wordpieces):
+    pieces = chunk(document, count=wordpieces)
+    assert len(pieces) > 1
+    for piece in pieces:
         own = text[piece.start : piece.end]
         assert len(piece.heading) <= 200
         assert wordpieces(embedding_text(title, piece.heading, own)) <= LIMIT
@@ -246,7 +254,9 @@ def test_an_empty_document_has_no_chunks() -> None:
 
 
 def test_the_starter_handbook_is_cut_at_its_headings(wordpieces: Count) -> None:
-    for path in sorted((ROOT / "skills" / "policy-answers" / "docs").glob("*.md")):
+    handbook = sorted((ROOT / "skills" / "policy-answers" / "docs").glob("*.md"))
+    assert handbook
+    for path in handbook:
         document = markdown(path.read_text(encoding="utf-8"))
         chunks = chunk(document, count=wordpieces)
         assert len(chunks) >= len(document.headings) / 2

@@ -28,7 +28,8 @@ def vectors(count: int, seed: int = 0, dimension: int = 64) -> Vectors:
     random = np.random.default_rng(seed)
     centres = np.random.default_rng(99).normal(size=(20, dimension))
     made = centres[random.integers(0, 20, count)] + 0.6 * random.normal(size=(count, dimension))
-    return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+    made /= np.linalg.norm(made, axis=1, keepdims=True)
+    return made.astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = Path(sys.executable).with_name("chroma")
-    command = [program, "run", "--path", home / "data", "--host", "127.0.0.1", "--port", str(port)]
+    command = [str(program), "run", "--path", str(home / "data"), "--host", "127.0.0.1", "--port", str(port)]
     with (home / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, cwd=home) as server:
         until = time.monotonic() + 60
         while server.poll() is None and time.monotonic() < until:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from functools import partial
 
 from intern.knowledge.lexical import LexicalCache, LexicalIndex, words
 
@@ -57,7 +58,7 @@ def test_an_index_is_loaded_once_a_version() -> None:
         return [("a", f"word{version}")]
 
     for version in (1, 1, 2, 2):
-        index = cache.get(("t", "s"), version, lambda version=version: load(version))  # type: ignore[misc]
+        index = cache.get(("t", "s"), version, partial(load, version))
         assert found(index, f"word{version}") == ["a"]
     assert loads == [1, 2]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,12 +115,10 @@ class TestDepth:
         body = "<w:tbl><w:tr><w:tc>" * 5_000 + "</w:tc></w:tr></w:tbl>" * 5_000
         assert "nested too deeply" in refusal(parser, "a.docx", docx(body))
 
-    def test_deep_mail_is_refused_or_survived(self, parser: Parser) -> None:
+    def test_deep_mail_is_refused(self, parser: Parser) -> None:
         parts = "".join(f"Content-Type: multipart/mixed; boundary=b{n}\r\n\r\n--b{n}\r\n" for n in range(3_000))
-        try:
-            parser.parse("a.eml", ("Subject: x\r\nFrom: a@b.test\r\nMIME-Version: 1.0\r\n" + parts).encode())
-        except DocumentRefused as refused:
-            assert "nested too deeply" in refused.message or "parts" in refused.message  # noqa: PT017
+        mail = ("Subject: x\r\nFrom: a@b.test\r\nMIME-Version: 1.0\r\n" + parts).encode()
+        assert re.search("parts nested too deeply|more than 1,000 parts", refusal(parser, "a.eml", mail))
 
     def test_deep_markdown_keeps_its_text(self, parser: Parser) -> None:
         assert parser.parse("a.md", (">" * 10_000 + " core\n\n# Top\n").encode()).headings[0].title == "Top"

@@ -197,6 +197,6 @@ def test_fusion_adds_reciprocal_ranks() -> None:
     fused = reciprocal_rank_fusion([["a", "b", "c"], ["b", "a"], ["b"]], k=60)
     assert [id for id, _ in fused] == ["b", "a", "c"]
     assert fused[0][1] == pytest.approx((1 / 62 + 1 / 61 + 1 / 61) / (3 / 61))
-    assert reciprocal_rank_fusion([["x", "y"], ["x"]])[0] == ("x", pytest.approx(1.0))
+    assert reciprocal_rank_fusion([["x", "y"], ["x"]])[0] == pytest.approx(("x", 1.0))
     assert [id for id, _ in reciprocal_rank_fusion([["x", "y"], ["y", "x"]], [1, 3])] == ["y", "x"]
     assert reciprocal_rank_fusion([]) == []

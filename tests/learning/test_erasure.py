@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_records import record
 
 from intern.engines.fake import FakeEngine
 from intern.errors import InvalidInput, NotFound
@@ -26,7 +27,6 @@ from intern.store import records
 from intern.types import Dataset, Example, Message, Run, now
 from intern.workspace import Workspace
 
-from ..store.test_records import record
 from .test_learner import Script
 
 TEAM = "default"

@@ -210,7 +210,7 @@ def kept(house: House, run: Run) -> Run:
         return store.get_run(connection, TEAM, run.id)
 
 
-def verdict(house: House, run: Run) -> Mapping[str, Json] | None:
+def verdict(house: House, run: Run) -> Json:
     with house.parts.database.connect() as connection:
         return store.get_verdict(connection, TEAM, run.id)
 
@@ -226,7 +226,7 @@ async def test_what_the_gate_lets_through_is_promoted(house: House) -> None:
     assert done.stage == "promote"
     assert house.deployments.promoted == [(TEAM, "one", 1)]
     assert [e.kind for e in events] == ["stage", "step", "verdict", "stage", "promoted", "done"]
-    assert verdict(house, run)["ruling"]["reason"] == "Better by far."  # type: ignore[index]
+    assert verdict(house, run)["ruling"]["reason"] == "Better by far."
 
 
 async def test_a_promotion_that_fails_takes_nothing_of_the_verdict_back(house: House) -> None:
@@ -494,7 +494,7 @@ async def test_a_promotion_that_the_process_did_not_survive_ends_the_run_with_th
     done = kept(house, run)
     assert (done.state, done.decision, done.reason, done.stage) == ("done", "promote", "Better by far.", "promote")
     assert done.adapter == "one@v1"
-    assert verdict(house, run)["ruling"]["decision"] == "promote"  # type: ignore[index]
+    assert verdict(house, run)["ruling"]["decision"] == "promote"
     assert len(house.script.began) == len(house.deployments.promoted) == 1
     assert events[-1].kind == "done"
 
@@ -1078,8 +1078,8 @@ async def test_one_that_has_its_verdict_comes_to_its_end(house: House) -> None:
     looked = asyncio.Event()
     get = learner._journal.get
 
-    async def look(team: str, name: str) -> Run:
-        found = await get(team, name)
+    async def look(team: str, run: str) -> Run:
+        found = await get(team, run)
         asyncio.get_running_loop().call_later(0.1, looked.set)
         return found
 
@@ -1151,7 +1151,7 @@ async def test_the_verdict_is_kept_and_the_adapter_serves_before_more_is_trained
     await house.script.growing.wait()
     going = kept(house, run)
     assert (going.state, going.decision, going.adapter, going.stage) == ("running", "promote", "one@v1", "growth")
-    assert verdict(house, run)["growth"] is None  # type: ignore[index]
+    assert verdict(house, run)["growth"] is None
     assert house.deployments.promoted == [(TEAM, "one", 1)]
     gate.set()
     events = await ended(learner, run)

@@ -265,3 +265,4 @@ def test_a_folder_of_runs_that_was_never_made_is_swept(tmp_path: Path) -> None:
 
     parts: Any = Parts()
     Leftovers(parts).sweep()
+    assert list(tmp_path.iterdir()) == []

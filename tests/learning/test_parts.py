@@ -18,7 +18,7 @@ from intern.learning.train.recipe import Recipe
 from intern.models.fake import HashEmbedder
 from intern.settings import Settings
 from intern.skill import write_skill
-from intern.store.keys import create_key
+from intern.store.keys import Scope, create_key
 from intern.types import Example, Run, now
 from intern.workspace import Workspace
 
@@ -39,7 +39,8 @@ async def workspace(tmp_path: Path) -> AsyncIterator[Workspace]:
     (docs / "folder.md").write_text(f"Write to {folder}.")
     workspace = Workspace(Settings(home=tmp_path), engine=FakeEngine(), embedder=HashEmbedder())
     workspace.library.refresh()
-    for role, address in (("admin", admin), ("user", user)):
+    addresses: dict[Scope, str] = {"admin": admin, "user": user}
+    for role, address in addresses.items():
         with workspace.database.begin() as connection:
             key, _ = create_key(connection, name=role, role=role)
         upload = Upload(name=f"{role}.md", data=f"Write to {address}.".encode())

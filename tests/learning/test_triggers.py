@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from made_examples import SCHEMA, example, made
+from made_records import record
 from sqlalchemy.engine import Engine as Database
 
 from intern.errors import Conflict, InvalidInput
@@ -21,8 +22,6 @@ from intern.store import learning as store
 from intern.store import records
 from intern.store.engine import open_database
 from intern.types import Example, Review, Run, new_id, now
-
-from ..store.test_records import record
 
 TEAM = "default"
 NOW = now()
@@ -203,7 +202,7 @@ async def test_trainings_that_found_too_few_use_up_nothing_of_the_week(house: Ho
 @pytest.mark.parametrize("count", [49, 50])
 def test_a_skill_begins_by_itself_with_as_many_examples_as_it_needs_to_be_ready(count: int) -> None:
     rows = [example(number, "refund" if number % 2 else "order", provenance="api") for number in range(count)]
-    ready = readiness(made(rows), SCHEMA, min_examples=AUTO.min_examples).ready  # type: ignore[arg-type]
+    ready = readiness(made(rows), SCHEMA, min_examples=AUTO.min_examples).ready
     assert ready == (due(AUTO, Situation(examples=count, new=count, last=None, this_week=0), now()) is not None)
 
 

@@ -96,4 +96,4 @@ def test_every_row_gets_a_cluster(seed: int, size: int, count: int) -> None:
 
 
 def test_equal_rows_are_no_obstacle() -> None:
-    assert set(clusters(np.ones((10, 4), dtype=np.float32) / 2, 3, seed=0)) <= {0, 1, 2}
+    assert set(clusters(np.full((10, 4), 0.5, dtype=np.float32), 3, seed=0)) <= {0, 1, 2}

@@ -218,7 +218,12 @@ def start(home: Path, *, tracing: Tracing | None = None, **more: Any) -> tuple[S
         raise failed[0]
     server = made[0]
     with server.workspace.database.begin() as connection:
-        for name, team, role in (("admin", "default", "admin"), ("user", "default", "user"), ("blue", "blue", "admin")):
+        made_for: dict[str, tuple[str, keys.Scope]] = {
+            "admin": ("default", "admin"),
+            "user": ("default", "user"),
+            "blue": ("blue", "admin"),
+        }
+        for name, (team, role) in made_for.items():
             key, secret = keys.create_key(connection, team=team, name=name, role=role)
             server.keys[name], server.ids[name] = secret, key.id
 

@@ -110,7 +110,8 @@ def test_a_malformed_body_is_a_400_that_names_the_parameter(server: Any, change:
 
 def test_parameters_that_change_nothing_are_accepted(server: Any) -> None:
     harmless = {"store": True, "service_tier": "auto", "reasoning_effort": "low", "parallel_tool_calls": True}
-    empty = {"logit_bias": {}, "functions": [], "tools": None, "stop": None, "stream": None, "n": None, "user": None}
+    unset = dict.fromkeys(("tools", "stop", "stream", "n", "user"))
+    empty: dict[str, Any] = {"logit_bias": {}, "functions": [], **unset}
     turn = {"role": "user", "content": "hello there", "name": "eve", "tool_calls": None}
     answer = server.http("user").post("/v1/chat/completions", json={**GOOD, **harmless, **empty, "messages": [turn]})
     assert answer.status_code == 200
@@ -144,8 +145,8 @@ def test_what_breaks_inside_says_nothing_of_the_inside(server: Any, caplog: pyte
     error = shape_of(answer)
     assert error["type"] == "server_error"
     assert "secret" not in answer.text
-    (entry,) = [r for r in caplog.records if r.exc_info and "unexpected" in r.message]
-    assert "secret" in str(entry.exc_info[1])
+    (exception,) = [r.exc_info[1] for r in caplog.records if r.exc_info and "unexpected" in r.message]
+    assert "secret" in str(exception)
 
 
 def test_what_breaks_inside_a_stream_ends_it_with_an_error_event(server: Any, talking: Any) -> None:

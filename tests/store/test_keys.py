@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from intern.errors import InvalidInput, NotFound
 from intern.store.engine import open_database
-from intern.store.keys import MIN_SECRET, create_key, ensure_admin, find_key, list_keys, revoke_key
+from intern.store.keys import MIN_SECRET, Scope, create_key, ensure_admin, find_key, list_keys, revoke_key
 
 MINE = "sk-mine-0123456789abcdef"
 
@@ -73,7 +73,9 @@ def test_a_key_read_from_a_file_works_without_the_file_s_newline(connection: Con
 
 
 @pytest.mark.parametrize(("team", "role"), [("blue", "user"), ("blue", "admin"), ("default", "user")])
-def test_another_s_key_is_not_taken_for_the_installation_s_admin(connection: Connection, team: str, role: str) -> None:
+def test_another_s_key_is_not_taken_for_the_installation_s_admin(
+    connection: Connection, team: str, role: Scope
+) -> None:
     key, secret = create_key(connection, name="theirs", team=team, role=role)
     with pytest.raises(InvalidInput, match=f"{key.id}, with the role {role} in the team '{team}'"):
         ensure_admin(connection, secret)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from made_records import record
 
 from intern.errors import InvalidInput, NotFound, StoreFailure
 from intern.library import SkillLibrary
@@ -19,27 +20,9 @@ from intern.store import records
 from intern.store.engine import describe, open_database
 from intern.store.records import Recorder
 from intern.store.tables import ExampleRow, RecordRow
-from intern.types import Caller, Choice, Example, Message, Record, Route, Sampling, new_id, now
+from intern.types import Caller, Choice, Example, Message, Record, now
 
 LABEL = {"type": "object", "properties": {"label": {"enum": ["a", "b"]}}, "required": ["label"]}
-
-
-def record(team: str = "default", skill: str | None = "label", **more: object) -> Record:
-    fields: dict[str, object] = {
-        "id": new_id("rec"),
-        "team": team,
-        "created": now(),
-        "skill": skill,
-        "adapter": None,
-        "model": "m",
-        "config": "c",
-        "asked": (Message(role="user", content="is this a?"),),
-        "prompt": (),
-        "sampling": Sampling(),
-        "route": Route(skill=skill, confidence=0.5),
-        "choices": (Choice(text='{"label": "a"}', parsed={"label": "a"}),),
-    }
-    return Record.model_validate(fields | more)
 
 
 class Pupil:
@@ -104,7 +87,10 @@ def test_a_model_may_write_any_character(setting: Setting) -> None:
 
 
 def test_many_records_are_written_together_and_in_order(setting: Setting) -> None:
-    ids = [setting.recorder.put(r) or r.id for r in (record() for _ in range(500))]
+    put = [record() for _ in range(500)]
+    ids = [one.id for one in put]
+    for one in put:
+        setting.recorder.put(one)
     setting.recorder.flush()
     with setting.database.connect() as connection:
         page = records.list_records(connection, "default", limit=200)
@@ -168,10 +154,12 @@ def test_wrong_skill_can_say_that_none_fits(setting: Setting) -> None:
         ("wrong_skill", {"right_skill": "label"}, "right_skill"),
     ],
 )
-def test_a_verdict_that_makes_no_sense_is_refused(setting: Setting, verdict: str, more: object, param: str) -> None:
+def test_a_verdict_that_makes_no_sense_is_refused(
+    setting: Setting, verdict: str, more: dict[str, object], param: str
+) -> None:
     put = setting.put(record())
     with pytest.raises(InvalidInput) as caught:
-        setting.judge(verdict, put, **more)  # type: ignore[arg-type]
+        setting.judge(verdict, put, **more)
     assert caught.value.param == param
 
 

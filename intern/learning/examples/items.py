@@ -28,7 +28,7 @@ class Gathered(Model):
 
 
 class Redacts(Protocol):
-    def __call__(self, example: Example) -> tuple[Example, str | None]:
+    def __call__(self, example: Example, /) -> tuple[Example, str | None]:
         """The example without personal data, or with a sentence that says why that cannot be done."""
         ...
 

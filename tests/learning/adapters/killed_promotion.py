@@ -14,6 +14,7 @@ from typing import Any
 from intern.engines.fake import FakeEngine
 from intern.learning.adapters import deployments
 from intern.learning.adapters.deployments import Deployments
+from intern.store import learning as store
 from intern.store.engine import open_database
 
 BASE = "a" * 64
@@ -24,8 +25,8 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
     "when the engine has loaded it": (FakeEngine, "set_adapters", True),
     "before it is tried": (Deployments, "_probe", False),
     "when it has been tried": (Deployments, "_probe", True),
-    "before the row changes": (deployments.store, "deploy", False),
-    "before the row's change is committed": (deployments.store, "deploy", True),
+    "before the row changes": (store, "deploy", False),
+    "before the row's change is committed": (store, "deploy", True),
     "when the row has changed": (Deployments, "_flip", True),
 }
 

@@ -62,8 +62,8 @@ class House:
     ) -> Adapter:
         """A stored adapter with files of its own; `wider` than the base model is, or with a `strange` GGUF file."""
         with self.database.begin() as connection:
-            made = Adapter(team=team, skill=skill, version=0, digest="", base=base, created=now())
-            adapter = keep_adapter(connection, made)
+            bare = Adapter(team=team, skill=skill, version=0, digest="", base=base, created=now())
+            adapter = keep_adapter(connection, bare)
         shape = base_shape(self.root / "base")
         if wider:
             sizes = {module: (rows, columns + wider) for module, (rows, columns) in shape.modules.items()}

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import gguf
 import numpy as np
+import numpy.typing as npt
 import pytest
 from made_lora import TARGETS, base_shape, tensors, write_lora
 
@@ -22,12 +23,12 @@ from intern.errors import AdapterRefused, StoreFailure
 from intern.learning.adapters.gguf_head import read_head
 from intern.learning.adapters.gguf_lora import check_gguf, convert, interleaved
 from intern.learning.adapters.lora import read_lora
-from intern.learning.adapters.shapes import read_shape
+from intern.learning.adapters.shapes import gguf_name, read_shape
 
 # PEFT asks transformers by a name that is about to go.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
-Logprobs = np.ndarray  # of the next token, float64 of shape (vocabulary,)
+Logprobs = npt.NDArray[np.float64]  # of the next token, float64 of shape (vocabulary,)
 
 VOCABULARY = 300
 PROMPTS = (
@@ -99,7 +100,7 @@ def ask(
 ) -> tuple[list[list[int]], dict[str | None, list[dict[int, float]]]]:
     """Token ids of the prompts, and by adapter (None: the base) what llama.cpp says to them."""
 
-    async def main() -> Any:
+    async def main() -> tuple[list[list[int]], dict[str | None, list[dict[int, float]]]]:
         files = {name: str(file) for name, file in adapters.items()}
         engine = LlamaCppEngine(path, model="m", context=256, slots=1, adapters=files)
         await engine.start()
@@ -186,7 +187,9 @@ def write_model(model: Any, path: Path) -> None:
         array = values.numpy()
         if arch == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
             array = reordered(array, 4 if "q_proj" in name else 2)
-        writer.add_tensor(names.get_name(name, (".weight", ".bias")), np.ascontiguousarray(array))
+        known = names.get_name(name, (".weight", ".bias"))
+        assert known is not None, name
+        writer.add_tensor(known, np.ascontiguousarray(array))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -236,7 +239,7 @@ def test_a_converted_lora_computes_the_same(kind: str, tmp_path: Path) -> None:
 def difference(expected: Sequence[Logprobs], found: Sequence[Mapping[int, float]]) -> float:
     """The largest difference of any token's log-probability."""
     return max(
-        abs(value - theirs[token])
+        abs(float(value) - theirs[token])
         for ours, theirs in zip(expected, found, strict=True)
         for token, value in enumerate(ours)
     )
@@ -351,6 +354,15 @@ def test_what_was_converted_here_has_the_values_of_the_adapter(
     lora = read_lora(write_lora(tmp_path / "lora", tensors(shape), **how), shape)
     convert(lora, shape, tmp_path / "adapter.gguf", dtype=dtype)
     check_gguf(tmp_path / "adapter.gguf", lora, shape)
+    head = read_head(tmp_path / "adapter.gguf")
+    alpha = head.metadata["adapter.lora.alpha"]
+    assert isinstance(alpha, float)
+    for module, pair in lora.pairs():
+        a, b = (head.values(f"{gguf_name(module)}.lora_{half}").astype(np.float32) for half in "ab")
+        heads = {"q_proj": shape.heads, "k_proj": shape.kv_heads}.get(module.rpartition(".")[2])
+        rows = pair.b if heads is None else reordered(pair.b, heads)
+        expected = pair.scale * rows @ pair.a
+        np.testing.assert_allclose(alpha / pair.rank * b @ a, expected, rtol=0, atol=0.02 if dtype == "f16" else 1e-4)
 
 
 def test_a_file_with_other_values_is_refused(tmp_path: Path) -> None:

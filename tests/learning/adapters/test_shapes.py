@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -161,6 +162,6 @@ def part(folder: Path) -> Path:
         (part, "llama-gguf-split --merge"),
     ],
 )
-def test_what_is_no_base_model_is_said_so(tmp_path: Path, made: object, words: str) -> None:
+def test_what_is_no_base_model_is_said_so(tmp_path: Path, made: Callable[[Path], Path], words: str) -> None:
     with pytest.raises(ModelUnavailable, match=words):
-        read_shape(made(tmp_path))  # type: ignore[operator]
+        read_shape(made(tmp_path))

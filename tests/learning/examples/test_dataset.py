@@ -137,7 +137,7 @@ def test_what_was_held_out_before_stays_and_a_new_copy_of_it_goes(provenance: st
 
 def test_what_was_held_out_before_stays_whatever_more_its_contributor_brings() -> None:
     mine = [example(n, provenance="review", contributor="eve") for n in range(30)]
-    built = made([*mine], contributor_cap=10, frozen={key_of(row) for row in mine[:5]})  # type: ignore[list-item]
+    built = made(mine, contributor_cap=10, frozen={key_of(row) for row in mine[:5]})
     assert {f"e{n}" for n in range(5)} <= set(ids(built.heldout))
     assert reasons(built) == {f"e{n}": "contributor_cap" for n in range(5, 20)}
 
@@ -156,7 +156,7 @@ def test_near_copies_count_once_unless_their_outputs_differ() -> None:
         example(1, id="two", input=f"{words} eight", split="train"),
         example(1, "refund", id="other", input=f"{words} nine", split="train"),
     ]
-    built = made(rows)  # type: ignore[arg-type]
+    built = made(rows)
     assert ids(built.train) == ["one", "other"]
     assert reasons(built) == {"two": "near_duplicate"}
 
@@ -177,11 +177,11 @@ def test_personal_data_that_cannot_be_taken_out_drops_the_example() -> None:
 
 def test_the_digest_is_that_of_what_the_dataset_holds() -> None:
     rows = [example(n) for n in range(60)]
-    one, same = made(rows), made([*rows, example(1, id="again")])  # type: ignore[arg-type]
+    one, same = made(rows), made([*rows, example(1, id="again")])
     assert one.digest == same.digest
-    assert made(rows[1:]).digest != one.digest  # type: ignore[arg-type]
+    assert made(rows[1:]).digest != one.digest
     changed = [example(0, "refund"), *rows[1:]]
-    assert made(changed).digest != one.digest  # type: ignore[arg-type]
+    assert made(changed).digest != one.digest
 
 
 def test_conversations_are_told_apart_by_all_their_turns() -> None:
@@ -193,7 +193,7 @@ def test_conversations_are_told_apart_by_all_their_turns() -> None:
         )
 
     rows = [example(n, input=talk(text(n)), split="train") for n in range(2)]
-    assert len(made(rows).train) == 2  # type: ignore[arg-type]
+    assert len(made(rows).train) == 2
 
 
 @pytest.mark.parametrize("empty", ["", "   "])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -27,7 +28,6 @@ from intern.errors import (
     TrainingUnavailable,
 )
 from intern.learning.export import card
-from intern.learning.export import exporter as module
 from intern.learning.export.describe import describe
 from intern.learning.export.exporter import Exporter
 from intern.learning.export.formats import Agreement
@@ -217,7 +217,7 @@ def test_what_a_crash_left_is_cleared_away(exporter: Exporter, workspace: Worksp
 def test_a_disk_that_is_too_full_is_said_with_numbers_before_anything_is_written(
     exporter: Exporter, adapter: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=7_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=7_000_000))
     with pytest.raises(StoreFailure, match=r"needs 5\d MB .* 7 MB are free"):
         export(exporter, adapter.name, format="gguf-q8_0")
 
@@ -256,6 +256,6 @@ def test_damaged_files_are_refused(exporter: Exporter, workspace: Workspace, tmp
 def test_a_library_that_is_missing_is_named(
     exporter: Exporter, adapter: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if name == "gguf" else name)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gguf" else name)
     with pytest.raises(TrainingUnavailable, match=r"gguf, which this installation lacks.*llama-intern\[train\]"):
         export(exporter, adapter.name, format="gguf-q8_0")

@@ -176,9 +176,14 @@ def test_a_merged_folder_says_nothing_of_this_machine(tiny: Made) -> None:
     }
 
 
-@pytest.mark.parametrize(("numbers", "kind"), [("f16", "F16"), ("q8_0", "Q8_0"), ("q4_0", "Q4_0")])
-def test_a_merged_gguf_file_is_the_base_but_for_the_weights(tiny: Made, numbers: gguf_model.Numbers, kind: str) -> None:
-    file = tiny.written(f"gguf-{numbers}") / f"task-v1.{numbers}.gguf"
+@pytest.mark.parametrize(
+    ("format", "numbers", "kind"),
+    [("gguf-f16", "f16", "F16"), ("gguf-q8_0", "q8_0", "Q8_0"), ("gguf-q4_0", "q4_0", "Q4_0")],
+)
+def test_a_merged_gguf_file_is_the_base_but_for_the_weights(
+    tiny: Made, format: Format, numbers: gguf_model.Numbers, kind: str
+) -> None:
+    file = tiny.written(format) / f"task-v1.{numbers}.gguf"
     assert file.stat().st_size <= gguf_model.merged_bytes(tiny.base, tiny.lora, numbers)
     before, after = read_head(tiny.base), read_head(file)
     assert after.metadata == {

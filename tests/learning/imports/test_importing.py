@@ -167,7 +167,11 @@ def test_decimal_mark_and_separator_are_declared() -> None:
 )
 def test_a_cell_that_does_not_fit_is_named_with_what_would(field: str, cell: Any, said: str) -> None:
     keys = {"input": "in", "output": {"category": "k", field: "cell"}}
-    good = {"in": "x", "k": "network", "cell": None if field in ("count", "cost", "solved", "summary") else []}
+    good: dict[str, Any] = {
+        "in": "x",
+        "k": "network",
+        "cell": None if field in ("count", "cost", "solved", "summary") else [],
+    }
     if field == "category":
         keys, good = {"input": "in", "output": {"category": "cell"}}, {"in": "x", "cell": "network"}
     elif field in ("room", "device"):

@@ -13,6 +13,7 @@ import pytest
 
 from intern.errors import InvalidInput
 from intern.learning.imports import layouts
+from intern.learning.imports.coercion import coerce
 from intern.learning.imports.importing import apply_mapping
 from intern.learning.imports.layouts import guess_mapping
 from intern.learning.imports.mapping import OWN, Mapping, dump_mapping, load_mapping
@@ -222,8 +223,9 @@ def test_who_wrote_a_request_is_guessed_from_what_is_no_request(rows: Any, said:
 
 @pytest.mark.parametrize("other", ["system", "lang"])
 def test_what_a_user_said_to_an_assistant_is_nobodys_name(other: str) -> None:
+    columns: dict[str, Any] = {"user": ASKED, "assistant": ["yes"], other: ["be nice"]}
     with pytest.raises(InvalidInput, match="which column holds the output"):
-        guess(*file(user=ASKED, assistant=["yes"], **{other: ["be nice"]}))
+        guess(*file(**columns))
 
 
 @pytest.mark.parametrize(
@@ -284,8 +286,8 @@ def test_many_columns_against_a_wide_schema_are_compared_by_their_names_alone() 
         schema = check_schema({"type": "object", "properties": options})
         row: dict[str, Any] = {**{f"column {n}": "y" for n in range(columns)}, "field 3": "3a", "text": "t"}
         with (
-            mock.patch.object(layouts.difflib, "SequenceMatcher", wraps=difflib.SequenceMatcher) as names,
-            mock.patch.object(layouts, "coerce", wraps=layouts.coerce) as cells,
+            mock.patch.object(difflib, "SequenceMatcher", wraps=difflib.SequenceMatcher) as names,
+            mock.patch.object(layouts, "coerce", wraps=coerce) as cells,
         ):
             assert guess(*[row] * 5, schema=schema).fields == {"field 3": "field 3"}
         return names.call_count, cells.call_count
@@ -340,7 +342,12 @@ def test_utterances_with_slots_keep_their_nested_slots() -> None:
 
 
 def test_instances_inside_rows_are_reached_by_paths() -> None:
-    paths = {"input": ["instruction", "instances.0.input"], "output": "instances.0.output"}
-    rows = list(sample("self-instruct/seed_tasks.jsonl", **paths))
+    rows = list(
+        sample(
+            "self-instruct/seed_tasks.jsonl",
+            input=["instruction", "instances.0.input"],
+            output="instances.0.output",
+        )
+    )
     assert len(rows) > 100
     assert all(row["input"] and row["output"] for row in rows)

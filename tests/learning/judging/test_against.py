@@ -47,7 +47,7 @@ def test_an_outside_system_is_compared_on_what_it_answered() -> None:
     found = against({"base": rival(share(20)), "other": rival(outside)})
     assert found is not None
     difference = found.differences["other"]
-    assert (difference.interval.n, difference.interval.mean) == (20, pytest.approx(-0.25))
+    assert (difference.interval.n, difference.interval.mean) == pytest.approx((20, -0.25))
     assert 15 / 20 > 20 / 60
 
 

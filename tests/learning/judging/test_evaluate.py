@@ -132,6 +132,7 @@ def test_fixed_examples_are_the_same_for_all_and_vary_in_their_answers(skill: Sk
 def test_the_nearest_examples_stand_nearest_to_the_request(skill: Skill) -> None:
     engine = FakeEngine([right_with_adapter])
     asyncio.run(evaluation(skill, engine).answer(Rival(name="retrieval", shots="nearest")))
+    assert len(engine.requests) == 6
     for request in engine.requests:
         topic = request.messages[-1].content.split()[1]
         shown = [m.content for m in request.messages if m.role == "user"][:-1]

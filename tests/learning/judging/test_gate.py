@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -108,19 +109,19 @@ def test_five_lucky_examples_are_not_enough() -> None:
 
 
 def test_later_looks_ask_for_more() -> None:
-    scores = {"candidate": right(0.5), "base": right(0.4)}
-    assert rule(**scores).decision == "promote"
-    assert rule(**scores, confidence=confidence_for(10)).decision == "inconclusive"
+    ruled = partial(rule, candidate=right(0.5), base=right(0.4))
+    assert ruled().decision == "promote"
+    assert ruled(confidence=confidence_for(10)).decision == "inconclusive"
 
 
 def test_one_field_may_decide() -> None:
-    scores = {"candidate": right(0.2), "base": right(0.6)}
-    assert rule(**scores).decision != "promote"
-    ruling = rule(**scores, config=GateSettings(field="other"))
+    ruled = partial(rule, candidate=right(0.2), base=right(0.6))
+    assert ruled().decision != "promote"
+    ruling = ruled(config=GateSettings(field="other"))
     assert ruling.decision == "promote"
     assert "on 60 held-out examples, by the field 'other'." in ruling.reason
     with pytest.raises(InvalidInput, match="'wrong'"):
-        rule(**scores, config=GateSettings(field="wrong"))
+        ruled(config=GateSettings(field="wrong"))
 
 
 # --- reject ----------------------------------------------------------------------------------------------------
@@ -284,10 +285,10 @@ def test_a_candidate_that_is_not_ahead_is_told_to_train_more() -> None:
 
 
 def test_held_out_examples_that_would_not_be_judged_are_not_asked_for() -> None:
-    scores = {"candidate": right(0.55), "base": right(0.5)}
-    asked = rule(**scores, config=GateSettings(most_judged=2_000)).collect
+    ruled = partial(rule, candidate=right(0.55), base=right(0.5))
+    asked = ruled(config=GateSettings(most_judged=2_000)).collect
     assert asked is not None
-    ruling = rule(**scores, config=GateSettings(most_judged=N + asked - 1))
+    ruling = ruled(config=GateSettings(most_judged=N + asked - 1))
     assert (ruling.decision, ruling.collect) == ("inconclusive", None)
     assert f"held-out ones would not: at most {N + asked - 1} are judged by" in ruling.reason
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 import sacrebleu
 from hypothesis import given
@@ -32,15 +34,11 @@ values = st.recursive(
 )
 metrics = st.sampled_from(["exact", "text", "number", "set"])
 
-INVOICE = {
-    "vendor": "Brackenfield Joinery Ltd",
-    "due_date": None,
-    "items": [
-        {"description": "Oak shelf", "quantity": 6, "unit_price": 48, "amount": 288},
-        {"description": "Bracket", "quantity": 12, "unit_price": 7.5, "amount": 90},
-    ],
-    "total": 453.6,
-}
+ITEMS: list[dict[str, Json]] = [
+    {"description": "Oak shelf", "quantity": 6, "unit_price": 48, "amount": 288},
+    {"description": "Bracket", "quantity": 12, "unit_price": 7.5, "amount": 90},
+]
+INVOICE = {"vendor": "Brackenfield Joinery Ltd", "due_date": None, "items": ITEMS, "total": 453.6}
 METRICS: dict[str, Metric] = {"vendor": "exact", "due_date": "exact", "items": "set", "total": "number"}
 
 
@@ -141,7 +139,7 @@ def test_set(expected: Json, output: Json, score: float) -> None:
 
 
 def test_an_invoice_line_with_one_wrong_number_still_counts_in_part() -> None:
-    first, second = INVOICE["items"]  # type: ignore[misc]
+    first, second = ITEMS
     wrong = {**second, "amount": 99}
     assert score_value([first, second], [wrong, first], "set") == pytest.approx((4 + 3) / 8)
     assert score_value([first, second], [first], "set") == pytest.approx(2 / 3)
@@ -157,9 +155,9 @@ def test_items_are_matched_as_well_as_all_together_can_be() -> None:
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("ab"), plain, min_size=1), max_size=5), st.randoms())
-def test_the_order_of_items_makes_no_difference(items: list[Json], random: object) -> None:
+def test_the_order_of_items_makes_no_difference(items: list[Json], random: Random) -> None:
     mixed = list(items)
-    random.shuffle(mixed)  # type: ignore[attr-defined]
+    random.shuffle(mixed)
     assert score_value(items, mixed, "set") == pytest.approx(1.0)
 
 
@@ -214,7 +212,7 @@ def test_better_texts_score_higher() -> None:
 
 
 def test_an_answer_is_scored_field_by_field() -> None:
-    output = {"vendor": "brackenfield joinery ltd", "items": INVOICE["items"], "total": 453.0}
+    output = {"vendor": "brackenfield joinery ltd", "items": ITEMS, "total": 453.0}
     assert score_fields(INVOICE, output, METRICS) == {"vendor": 1.0, "due_date": 1.0, "items": 1.0, "total": 0.0}
 
 
@@ -255,7 +253,7 @@ def test_null_precision_and_recall() -> None:
         ({"a": None, "b": "y"}, {"b": "y"}),  # a missing key is null
         ({"a": None, "b": "y"}, "no object"),  # says something, and leaves nothing out
     ]
-    assert null_precision_recall(pairs) == (pytest.approx(2 / 3), pytest.approx(2 / 4))
+    assert null_precision_recall(pairs) == pytest.approx((2 / 3, 2 / 4))
     assert null_precision_recall(pairs, ["b"]) == (0.0, None)
     assert null_precision_recall([("text", "text")]) == (None, None)
     assert null_precision_recall([({"a": {"b": None, "c": 1}}, {"a": None})]) == (0.5, 1.0)
@@ -274,7 +272,8 @@ def test_the_score_of_a_text_field_is_the_mean_of_its_halves(expected: Json, out
 
 def test_halves_of_texts_by_hand() -> None:
     (found,) = text_fields("two words", "words two", {"text": "text"}).values()
-    assert (found.token_f1, found.chrf) == (1.0, pytest.approx(chrf("two words", "words two")))
+    assert found.token_f1 == 1.0
+    assert found.chrf == pytest.approx(chrf("two words", "words two"))
     assert found.chrf < 1.0
     assert text_fields({"a": "x"}, "no object", {"a": "text"})["a"].chrf == 0.0
     assert text_fields({"a": 1}, {"a": 1}, {"a": "number"}) == {}

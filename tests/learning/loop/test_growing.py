@@ -228,5 +228,5 @@ def test_too_few_examples_for_parts_are_told_and_versions_asked(house: House, mo
 def test_what_is_kept_of_it_is_plain_json(house: House) -> None:
     runs = [house.version(size, 0.5) for size in (50, 100, 150, 200)]
     growth = house.grow(runs[-1])
-    body: Json = house.told[0].numbers  # type: ignore[assignment]
+    body: Json = house.told[0].numbers
     assert Growth.model_validate(json.loads(json.dumps(body))) == growth

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from intern.errors import TrainingFailed
-from intern.learning.loop import making
 from intern.learning.loop.contracts import Work
 from intern.learning.loop.making import Making
 from intern.learning.train import job as jobs
+from intern.learning.train import process as training
 from intern.learning.train.job import Event, Pair, Row
 from intern.learning.train.recipe import RecipeName, recipe
 from intern.store import learning as store
@@ -49,7 +49,7 @@ def written(
         told.append(event)
 
     told: list[Event] = []
-    monkeypatch.setattr(making.training, "train", train_nothing)
+    monkeypatch.setattr(training, "train", train_nothing)
     parts: Any = Parts(root)
     run = Run(id="run_1", team="default", skill="levels", state="running", created=now())
     work = Work(parts, skill(root, {}), run, recipe(name), tell)

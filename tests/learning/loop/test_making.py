@@ -19,12 +19,13 @@ from sqlalchemy.engine import Engine as Database
 from sqlalchemy.exc import OperationalError
 
 from intern.errors import StoreFailure
-from intern.learning.adapters.adapter import read_manifest
+from intern.learning.adapters.adapter import read_manifest, store_adapter
 from intern.learning.adapters.gguf_lora import GGUF
 from intern.learning.loop import making
 from intern.learning.loop.contracts import BaseModel, Work
 from intern.learning.loop.making import Making, curves_of
 from intern.learning.train import job as jobs
+from intern.learning.train import process as training
 from intern.learning.train.job import Event, Job
 from intern.learning.train.recipe import MOST_EPOCHS, Recipe
 from intern.skill import write_skill
@@ -104,7 +105,7 @@ def house(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         for event in TOLD:
             yield event
 
-    monkeypatch.setattr(making.training, "train", train)
+    monkeypatch.setattr(training, "train", train)
     database = open_database(database_url)
     yield House(database, tmp_path)
     database.dispose()
@@ -145,7 +146,7 @@ def test_another_runs_adapter_is_another_one(house: House) -> None:
 
 def storing(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> None:
     """Something happens when an adapter's files are written for the first time."""
-    write, first = making.store_adapter, [True]
+    write, first = store_adapter, [True]
 
     def writes(*given: Any) -> Any:
         files = write(*given)

@@ -27,7 +27,7 @@ from intern.learning.loop.judging import Judging
 from intern.learning.train import job as jobs
 from intern.learning.train import process as training
 from intern.learning.train.job import Event, Job, Row
-from intern.learning.train.recipe import Recipe, recipe
+from intern.learning.train.recipe import Recipe
 from intern.skill import Skill, write_skill
 from intern.types import Adapter, Json, Message, Run, now
 
@@ -79,7 +79,7 @@ class House:
         }
         job = Job(
             base=str(self.base),
-            recipe=recipe("lora", epochs=6, learning_rate=1e-2, batch=4, precision="float32"),
+            recipe=Recipe(name="lora", epochs=6, learning_rate=1e-2, batch=4, precision="float32"),
             context=256,
             threads=2,
             cache=str(root / "cache"),

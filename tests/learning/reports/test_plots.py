@@ -51,7 +51,12 @@ def summary(score: float, reach: float | None = 0.1, **fields: float) -> Summary
     return Summary(n=50, valid=1.0, score=interval(score, reach), metrics=metrics)
 
 
-CURVES = {"step_at": [1, 2, 3], "step_loss": [3.0, 2.0, 1.5], "heldout_at": [0, 3], "heldout_loss": [3.1, 1.7]}
+CURVES: dict[str, list[float]] = {
+    "step_at": [1, 2, 3],
+    "step_loss": [3.0, 2.0, 1.5],
+    "heldout_at": [0, 3],
+    "heldout_loss": [3.1, 1.7],
+}
 COUNTS = {"card": {"card": 8, "pin": 2}, "pin": {"pin": 5, "(no object)": 1}}
 
 
@@ -113,7 +118,9 @@ def test_every_plot_is_well_formed_and_reaches_for_nothing(plot: str, name: str)
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("plot", ["rivals", "fields", "confusion"])
 def test_no_label_leaves_the_plot(plot: str, name: str) -> None:
-    for element in parsed(PLOTS[plot](name)).iter(f"{SVG}text"):
+    drawn = list(parsed(PLOTS[plot](name)).iter(f"{SVG}text"))
+    assert drawn
+    for element in drawn:
         size = float(re.findall(r"font-size: ([\d.]+)px", element.get("style", ""))[0])
         x, wide = float(element.get("x", "")), text_width(element.text or "") * size
         if "transform" in element.attrib:
@@ -195,7 +202,12 @@ def test_a_field_that_one_rival_lacks_has_one_bar() -> None:
 
 
 def test_the_next_stage_s_curve_goes_on_to_the_right() -> None:
-    curves = {"step_at": [1, 2, 3, 1, 2], "step_loss": [3, 2, 2, 1, 0.5], "heldout_at": [0, 2], "heldout_loss": [2, 1]}
+    curves: dict[str, list[float]] = {
+        "step_at": [1, 2, 3, 1, 2],
+        "step_loss": [3, 2, 2, 1, 0.5],
+        "heldout_at": [0, 2],
+        "heldout_loss": [2, 1],
+    }
     svg = curve_plot(curves)
     first, second = (p for p in paths(svg, "stroke: var(--plot-prompt") if len(p) in (2, 3) and p[0, 1] != p[1, 1])
     (heldout,) = (p for p in paths(svg, "stroke: var(--plot-candidate") if len(p) == 2 and p[0, 1] != p[1, 1])
@@ -284,7 +296,12 @@ def test_of_many_values_the_confused_ones_are_shown() -> None:
 
 
 def test_nothing_to_draw_is_an_error() -> None:
-    for draw in (lambda: rival_bars({}), lambda: field_bars({}), lambda: confusion_plot({}, field="intent")):
+    draws: tuple[Callable[[], object], ...] = (
+        lambda: rival_bars({}),
+        lambda: field_bars({}),
+        lambda: confusion_plot({}, field="intent"),
+    )
+    for draw in draws:
         with pytest.raises(InvalidInput):
             draw()
 

@@ -17,7 +17,7 @@ from lxml import html as lxml_html
 from intern.learning.judging.attributes import distribution, identity
 from intern.learning.judging.gate import decide
 from intern.learning.judging.growth import forecast
-from intern.learning.judging.outcomes import CANDIDATE, Interval, Outcome
+from intern.learning.judging.outcomes import CANDIDATE, Decision, Interval, Outcome
 from intern.learning.judging.parity import Parity
 from intern.learning.judging.probes import Probed, consistency
 from intern.learning.judging.repetition import overused
@@ -175,6 +175,9 @@ PROBES = {
     "candidate": probed({"card": 39, "fee": 1}, ["Who", "a robot", "nothing"], 5),
     "serving": probed({"card": 19, "pin": 21}, ["Who", "Where", "nothing"], 10),
 }
+GROWTH = forecast({size: Interval(mean=mean, low=mean - 0.04, high=mean + 0.04, n=60, groups=60)
+                   for size, mean in ((75, 0.55), (150, 0.68), (300, 0.74))})  # fmt: skip
+PARITY = Parity(prompts=20, same_prompts=20, answers=20, tokens=0.993, fields=0.985, moved=3.2)
 PAGES = {
     "full": lambda: render({**FULL, "silent": []}, verdict(FULL, parity=PARITY, looks=3)),
     "growth": lambda: render(FULL, verdict(FULL, growth=GROWTH)),
@@ -190,9 +193,6 @@ PAGES = {
     "nothing": lambda: render({}, Verdict(rivals={}), run(adapter=None, ended=None), curves={}),
     "no outcomes left": lambda: render({}, verdict(FULL)),
 }
-GROWTH = forecast({size: Interval(mean=mean, low=mean - 0.04, high=mean + 0.04, n=60, groups=60)
-                   for size, mean in ((75, 0.55), (150, 0.68), (300, 0.74))})  # fmt: skip
-PARITY = Parity(prompts=20, same_prompts=20, answers=20, tokens=0.993, fields=0.985, moved=3.2)
 
 
 @pytest.fixture(scope="module", params=PAGES)
@@ -432,12 +432,12 @@ def test_numbers_that_are_none_are_null_for_machines() -> None:
         ({"base": 0.1, "few-shot": 1.0, "candidate": 1.0}, "prompting_is_enough", "triage@v3 is not needed."),
     ],
 )
-def test_every_decision_comes_with_what_to_do_next(shares: dict[str, float], decision: str, step: str) -> None:
+def test_every_decision_comes_with_what_to_do_next(shares: dict[str, float], decision: Decision, step: str) -> None:
     outcomes = rivals(shares)
     found = as_json(outcomes)
     assert found["decision"] == decision
     assert any(step in said for said in found["next_steps"])
-    assert HEADLINES[decision][1] in text_of(render(outcomes))  # type: ignore[index]
+    assert HEADLINES[decision][1] in text_of(render(outcomes))
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,8 @@ def model(device: str) -> torch.nn.Module:
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:  # zero at first, where half of the gradients would be zero too
             torch.nn.init.normal_(weight, std=0.1)
-    return adapted.to(device)
+    model: torch.nn.Module = adapted.to(device)
+    return model
 
 
 def batch_on(model: torch.nn.Module, batch: Rows) -> dict[str, torch.Tensor]:
@@ -81,7 +82,7 @@ def packed(model: torch.nn.Module, batch: Rows) -> torch.Tensor:
 
 def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     model.zero_grad()
-    loss.backward()
+    torch.autograd.backward(loss)
     return {name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None}
 
 

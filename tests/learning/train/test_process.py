@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,14 +46,14 @@ def pairs(count: int, *, start: int = 0) -> list[Pair]:
     return [Pair(id=row.id, messages=row.messages, chosen=row.completion, rejected="something else") for row in made]
 
 
-def job(base: Path, **changes: object) -> Job:
+def job(base: Path, **changes: Any) -> Job:
     numbers = {"epochs": 2, "batch": 4, "learning_rate": 5e-3, **changes}
     name = str(numbers.pop("name", "lora"))
     seconds = float(str(numbers.pop("checkpoint_seconds", 60)))
     context = int(str(numbers.pop("context", 256)))
     return Job(
         base=str(base),
-        recipe=recipe(name, **numbers),  # type: ignore[arg-type]
+        recipe=recipe(name, **numbers),
         context=context,
         threads=1,
         checkpoint_seconds=seconds,

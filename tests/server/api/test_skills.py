@@ -53,7 +53,7 @@ def test_a_skill_is_shown_with_its_counts(weather: dict[str, Any]) -> None:
 
 
 def test_all_that_a_folder_may_say_can_be_said(server: Any) -> None:
-    said = {
+    said: dict[str, dict[str, Any]] = {
         "retrieval": {"enabled": False, "passages": 2},
         "prompting": {"examples": "nearest"},
         "generation": {"max_tokens": 64},
