@@ -135,7 +135,7 @@ def test_a_label_is_the_same_however_it_is_written() -> None:
 
 
 def test_the_declaration_in_the_documentation_can_be_used() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "learning.md").read_text()
+    text = (Path(__file__).parents[1] / "docs" / "measuring.md").read_text()
     (block,) = re.findall(r"```yaml\n(evaluation:.*?)```", text, re.S)
     measures = Measures.model_validate(yaml.safe_load(block)["evaluation"])
     schema = {"properties": {"level": {"enum": ["entry", "senior"]}, "biography": {"type": "string"}}}
