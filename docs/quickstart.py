@@ -158,7 +158,9 @@ def main() -> None:
     arguments.add_argument("--write", action="store_true", help="write docs/quickstart.md")
     write = arguments.parse_args().write
     home = Path(tempfile.mkdtemp(prefix="intern-quickstart-"))
-    shutil.copytree(ROOT / "skills", home / "skills")
+    subprocess.run(
+        [sys.executable, "-m", "intern.cli", "init", str(home)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
+    )
     port = free_port()
     page = Page()
     page.say("# Quick start")
