@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from intern.errors import AdapterRefused, InternError, ModelUnavailable, StoreFailure
 from intern.learning.export.formats import JOB, PROMPTS, ExportJob, Prompt
 from intern.learning.train.job import LINE_BYTES, Event, write_lines
-from intern.learning.train.process import inherited
+from intern.learning.train.process import inherited, step_back
 
 _ERRORS = "errors.log"
 _PREFIX = re.compile(r"^adapter [^:]+: ")  # how AdapterRefused begins
@@ -52,7 +52,7 @@ async def run(folder: Path, job: ExportJob) -> AsyncGenerator[Event, None]:
             stderr=log,
             limit=LINE_BYTES,
             env=inherited(os.environ),
-            preexec_fn=_step_back,
+            preexec_fn=step_back,
         )
         assert process.stdout is not None
         done = False
@@ -80,12 +80,6 @@ def _error(event: Event, name: str) -> InternError:
     if code == AdapterRefused.code:
         return AdapterRefused(_PREFIX.sub("", event.text), adapter=name)
     return next((kind for kind in (ModelUnavailable, StoreFailure) if kind.code == code), InternError)(event.text)
-
-
-def _step_back() -> None:
-    """Whoever waits for an answer goes first."""
-    with suppress(OSError):
-        os.nice(5)
 
 
 def _ending(code: int, errors: Path) -> str:

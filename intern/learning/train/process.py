@@ -26,6 +26,8 @@ from intern.learning.train.job import LINE_BYTES, Event, Job, Pair, Row
 
 NEEDED = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
 FREE_BYTES = 500_000_000  # checkpoints and the adapter of a small model, with room to spare
+BEHIND = 5  # by how much a training's priority is below that of who started it
+AUTOGROUP = Path("/proc/self/autogroup")
 _RESTARTS = 2
 _END_SECONDS = 10.0
 # What a training process runs with.
@@ -186,7 +188,7 @@ async def _process(
             stderr=log,
             env=theirs,
             limit=LINE_BYTES,
-            preexec_fn=_step_back,
+            preexec_fn=step_back,
             start_new_session=True,  # Ctrl-C on a terminal is for us; we end the process ourselves
         )
         assert process.stdout is not None
@@ -203,10 +205,16 @@ async def _process(
     yield code, _tail(errors)
 
 
-def _step_back() -> None:
-    """Whoever waits for an answer goes first."""
+def step_back() -> None:
+    """Whoever waits for an answer goes first: called in a process that has just begun, in a session of its own.
+
+    Where Linux schedules sessions against each other (autogroup, sched(7)), nice says nothing across them; then the
+    session itself steps back.
+    """
     with suppress(OSError):
-        os.nice(5)
+        os.nice(BEHIND)
+    with suppress(OSError), AUTOGROUP.open("w") as group:
+        group.write(str(BEHIND))
 
 
 def _tail(path: Path, size: int = 2_000) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from intern.learning.train.base import weights_in
 from intern.learning.train.job import Event
-from intern.learning.train.process import ENVIRONMENT, Clock, inherited
+from intern.learning.train.process import AUTOGROUP, BEHIND, ENVIRONMENT, Clock, inherited, step_back
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,15 @@ from intern.learning.train.process import ENVIRONMENT, Clock, inherited
 def test_a_training_sees_one_gpu(given: dict[str, str], visible: str) -> None:
     found = inherited({"HOME": "/root", **given})
     assert found == {"HOME": "/root", **ENVIRONMENT, "CUDA_VISIBLE_DEVICES": visible}
+
+
+def test_whoever_waits_for_an_answer_goes_before_a_training() -> None:
+    tells = f"import os; print(os.nice(0)); print(open('{AUTOGROUP}').read() if os.path.exists('{AUTOGROUP}') else '')"
+    command = [sys.executable, "-c", tells]
+    told = subprocess.run(command, preexec_fn=step_back, start_new_session=True, capture_output=True, text=True)
+    own, session = told.stdout.splitlines()[:2]
+    assert int(own) == min(os.nice(0) + BEHIND, 19)
+    assert session.endswith(f" nice {BEHIND}") == AUTOGROUP.exists()
 
 
 def test_a_training_knows_none_of_the_servers_settings_and_secrets() -> None:
