@@ -180,9 +180,9 @@ def main() -> None:
     )
     page.say(
         "The base model is small (135 million parameters) so that everything runs anywhere; what it writes is often "
-        "poor before its skills are trained. What the platform promises, and this run checks, is the rest: the "
-        "right skill, the right document, the right form, and an honest refusal. Larger models are one setting away "
-        "(docs/operations.md)."
+        "poor before its skills are trained (`@base` below). Where a skill came with an adapter of its own it answers as "
+        "`@v1`. What the platform promises, and this run checks, is the rest: the right skill, the right document, the "
+        "right form, and an honest refusal. Larger models are one setting away (docs/models.md)."
     )
     server = start(home, port)
     try:
