@@ -179,10 +179,11 @@ def main() -> None:
         'client.chat.completions.create(model="intern-auto", messages=[{"role": "user", "content": "..."}])',
     )
     page.say(
-        "The base model is small (135 million parameters) so that everything runs anywhere; what it writes is often "
-        "poor before its skills are trained (`@base` below). Where a skill came with an adapter of its own it answers as "
-        "`@v1`. What the platform promises, and this run checks, is the rest: the right skill, the right document, the "
-        "right form, and an honest refusal. Larger models are one setting away (docs/models.md)."
+        "The base model is small (135 million parameters) so that everything runs anywhere; what it writes is "
+        "often poor before its skills are trained (`@base` below). Where a skill came with an adapter of its own "
+        "it answers as `@v1`. What the platform promises, and this run checks, is the rest: the right skill, the "
+        "right document, the right form, and an honest refusal. Larger models are one setting away "
+        "(docs/models.md)."
     )
     server = start(home, port)
     try:
