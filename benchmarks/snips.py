@@ -102,6 +102,7 @@ async def one(intent: str) -> dict[str, Any]:
         found = await learning.learn(workspace, name)
     return {
         **{rival: scores(outcomes) for rival, outcomes in found.outcomes.items()},
+        "cpu": report.hardware()["cpu"],  # a skill at a time can be measured, on another day
         "decision": found.run.decision,
         "reason": found.run.reason,
         "train_seconds": found.run.train_seconds,
