@@ -2,6 +2,7 @@
 
     python docs/starters.py --home DIR                     every skill without one, in a workspace in DIR
     python docs/starters.py --home DIR support-triage      one, also where it has one
+    python docs/starters.py --home DIR policy-answers --epochs 2     with an option of `intern learn`
 
 Takes half an hour to two hours a skill on two cores. What a run cannot end goes on from its last checkpoint when the
 same folder is named again. A promoted adapter is copied to adapters/ in place of the skill's former one, named in
@@ -102,14 +103,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("skill", nargs="*", help="which; otherwise every one that has no adapter yet")
     parser.add_argument("--home", type=Path, required=True, help="the workspace to train in; made if it is missing")
-    arguments = parser.parse_args()
+    arguments, options = parser.parse_known_args()
     home = arguments.home.resolve()
     if not (home / "skills").exists():
         intern(home, "init", str(home))
     every = sorted(path.parent.name for path in home.glob("skills/*/skill.yaml"))
     for skill in arguments.skill or [name for name in every if name not in shipped()]:
         print(f"== {skill}", flush=True)
-        intern(home, "learn", skill, "--rank", RANK)
+        intern(home, "learn", skill, "--rank", RANK, *options)
         if (adapter := promoted(home, skill)) is None:
             print(f"{skill}: the gate promoted nothing; nothing is shipped", flush=True)
             continue
