@@ -146,8 +146,6 @@ def _trl(
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from intern.learning.train.tokens import IGNORED
-
     class Steps(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             ended.append(time.perf_counter())
@@ -184,7 +182,7 @@ def _trl(
     )  # fmt: skip
     for theirs, row in zip(trainer.train_dataset, tokens, strict=True):
         assert theirs["input_ids"] == row["input_ids"], "both sides read the same tokens"
-        assert theirs["completion_mask"] == [int(label != IGNORED) for label in row["labels"]], "and learn the same"
+        assert theirs["labels"] == row["labels"], "and learn the same"
     trainer.train()
 
 
