@@ -1,7 +1,7 @@
 # make run     set everything up in .venv and start the intern on the starter skills
 # make test    set everything up and run the tests
 # make train   what learning needs beyond serving (TRL, PEFT, Presidio)
-# make demo    the learning loop on a new skill: base scores, training, verdict, promotion, rollback (ten minutes)
+# make demo    the learning loop on a new skill: base scores, training, verdict, rollback (nine to sixteen minutes)
 # make check   lint, format and types          make bench   every benchmark that runs on this machine
 # make lock    resolve the dependencies again   make clean   remove .venv and caches
 #

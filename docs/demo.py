@@ -3,8 +3,8 @@
     python docs/demo.py            run and assert
     python docs/demo.py --write    and write the transcript into docs/learning.md
 
-Takes under ten minutes on two cores, and says how long it took. Ends with exit code 1 and the reason when an outcome is
-not what is promised.
+Takes nine to sixteen minutes on two cores, and says how long it took. Ends with exit code 1 and the reason when an
+outcome is not what is promised.
 """
 
 from __future__ import annotations

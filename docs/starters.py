@@ -4,7 +4,7 @@
     python docs/starters.py --home DIR support-triage      one, also where it has one
     python docs/starters.py --home DIR policy-answers --epochs 2     with an option of `intern learn`
 
-Takes half an hour to two hours a skill on two cores. What a run cannot end goes on from its last checkpoint when the
+Takes an hour or more a skill on two cores. What a run cannot end goes on from its last checkpoint when the
 same folder is named again. A promoted adapter is copied to adapters/ in place of the skill's former one, named in
 adapters/shipped.json and in pyproject.toml, and its scores go into docs/skills.md; commit all of it together.
 """
@@ -23,6 +23,8 @@ from typing import Any
 
 from quickstart import ROOT
 
+from intern.cli.init import shipped as adapters_of
+
 RANK = "4"  # a quarter of the default, and of its files: every clone brings them
 ADAPTERS = ROOT / "adapters"
 NAMES = ADAPTERS / "shipped.json"
@@ -37,8 +39,7 @@ HEAD = (
 
 def shipped() -> dict[str, Path]:
     """The adapters that are shipped: folders by skill."""
-    folders = [ADAPTERS / digest for digest in json.loads(NAMES.read_text())] if NAMES.exists() else []
-    return {read(folder / "manifest.json")["skill"]: folder for folder in folders}
+    return {read(folder / "manifest.json")["skill"]: folder for folder in adapters_of(ADAPTERS) if folder != NAMES}
 
 
 def read(path: Path) -> dict[str, Any]:
