@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
 
 from intern.errors import InvalidInput, ModelUnavailable
@@ -26,6 +27,7 @@ _CACHED_BYTES = 1_000_000_000  # GGUF files up to this size are kept converted
 _TIMES_AS_LARGE = 7  # at most, converted to float32 from about five bits a weight
 _UNPACKED = 2  # counted up where what is unpacked changes: 2 has tokenizers that cut as the engine does
 _SPARE_BYTES = 500_000_000  # that stay free for the training itself
+_BEFORE_MATRICES = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm")  # several take it
 
 
 def choose_device() -> tuple[torch.device, str]:
@@ -111,11 +113,19 @@ def load_model(base: Path, *, bits: int | None, device: torch.device, precision:
 
 
 def hold_in_bfloat16(model: Any) -> None:
-    """Hold the frozen matrices below an adapter in bfloat16. Where matrices are multiplied in it, autocast would cast
-    them anew in every pass, to the same numbers; the adapter stays as it is."""
+    """Hold in bfloat16 what autocast would cast to it anew in every pass, to the same numbers: the frozen matrices
+    below an adapter, and what the norms hand to several of them. The adapter's own weights stay as they are."""
     for name, layer in model.named_modules():
         if name.endswith(".base_layer") and type(layer) is torch.nn.Linear:  # not what quantisation made of one
             layer.to(torch.bfloat16)
+        elif isinstance(layer, LoraLayer):
+            layer.cast_input_dtype_enabled = False  # to float32, from which autocast would cast it back
+        elif name.endswith(_BEFORE_MATRICES):
+            layer.register_forward_hook(_in_bfloat16)
+
+
+def _in_bfloat16(norm: torch.nn.Module, given: object, hidden: torch.Tensor) -> torch.Tensor:
+    return hidden.to(torch.bfloat16)
 
 
 def unpacked(base: Path, cache: Path | None, *, always: bool = False) -> Path:

@@ -25,6 +25,8 @@ from intern.learning.train.memory import give_back, micro_batch
 from intern.learning.train.prefix import PrefixCollator, PrefixTrainer, common_prefix, completion_logits
 from intern.learning.train.recipe import Recipe
 
+MEASURED = 32  # held-out rows at once, at most: of those nothing is kept for a way back
+
 Tell = Callable[[Event], None]
 
 
@@ -142,7 +144,7 @@ def train(
     """Fit the adapter in `model` to `rows`. Raises OSError when the disk is full."""
     micro = micro_batch(rows, recipe.batch, model.device.type)
     steps = -(-len(rows) // recipe.batch) * epochs
-    every = heldout_every or max(1, round(steps / 8))
+    every = heldout_every or math.ceil(steps / 8)
     config = SFTConfig(
         **every_stage(folder, model, recipe, micro, bf16=bf16),
         num_train_epochs=epochs,
@@ -154,7 +156,8 @@ def train(
         remove_unused_columns=True,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    measured = (lambda: mean_loss(model, heldout, micro, bf16=bf16)) if heldout else None
+    at_once = micro_batch(heldout, MEASURED, model.device.type) if heldout else 0
+    measured = (lambda: mean_loss(model, heldout, at_once, bf16=bf16)) if heldout else None
     trainer = PrefixTrainer(
         model=model,
         args=config,

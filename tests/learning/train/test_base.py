@@ -21,6 +21,15 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     return found
 
 
+def gradients(model: torch.nn.Module) -> torch.Tensor:
+    model.zero_grad()
+    ids = torch.arange(40)[None]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(input_ids=ids, labels=ids).loss
+    loss.backward()
+    return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
+
+
 def test_only_frozen_matrices_below_the_adapter_are_held_in_bfloat16_and_nothing_else_changes() -> None:
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -28,12 +37,14 @@ def test_only_frozen_matrices_below_the_adapter_are_held_in_bfloat16_and_nothing
     )
     adapter = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
     model = get_peft_model(LlamaForCausalLM(config), adapter)
-    before = logits(model)
+    before, led_back = logits(model), gradients(model)
     hold_in_bfloat16(model)
     held = {name for name, weight in model.named_parameters() if weight.dtype == torch.bfloat16}
     assert held == {name for name, _ in model.named_parameters() if name.endswith("base_layer.weight")}
     assert len(held) == 2 * 7
     assert torch.equal(logits(model), before)
+    apart = torch.linalg.vector_norm(gradients(model) - led_back) / torch.linalg.vector_norm(led_back)
+    assert 0 < apart < 0.01, "what leads back is added up in bfloat16 too, and no further off"
 
 
 def test_a_base_model_is_read_packed_where_the_disk_has_no_room_for_it(

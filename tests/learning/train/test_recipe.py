@@ -14,8 +14,7 @@ def test_few_examples_get_their_steps(rows: int) -> None:
     assert fitted.epochs is not None
     assert EPOCHS <= fitted.epochs <= MOST_EPOCHS
     a_pass = -(-rows // fitted.batch)
-    assert a_pass * fitted.epochs >= STEPS
-    assert a_pass * (fitted.epochs - 1) < STEPS, "and no epoch more than they need"
+    assert abs(a_pass * fitted.epochs - STEPS) <= a_pass / 2, "as near to them as whole epochs come"
 
 
 @pytest.mark.parametrize("rows", [300, 400, 100_000])
