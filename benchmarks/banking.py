@@ -84,7 +84,7 @@ async def main(heldout: int) -> None:
         "heldout_loss": found.heldout_loss,
     }
     print(json.dumps({key: results[key] for key in ("decision", "reason", "train_seconds", "peak_bytes")}, indent=1))
-    claim = "300 messages, 3 epochs: the accuracy of a 15-way labelling skill before and after one run of the loop."
+    claim = "300 messages: the accuracy of a 15-way labelling skill before and after one run of the loop."
     print(report.write("banking", claim, results))
 
 

@@ -60,11 +60,11 @@ class Recipe(Model):
         return {"qlora-4bit": 4, "lora-8bit": 8}.get(self.name)
 
     def fitted(self, rows: int) -> Recipe:
-        """The recipe for so many rows: 3 epochs, more where they would end well before 112 steps, at most 15."""
+        """The recipe for so many rows: 3 epochs, more where they would end before 112 steps, at most 15."""
         if self.epochs is not None:
             return self
         steps = max(1, -(-rows // self.batch))
-        return self.model_copy(update={"epochs": min(MOST_EPOCHS, max(EPOCHS, round(STEPS / steps)))})
+        return self.model_copy(update={"epochs": min(MOST_EPOCHS, max(EPOCHS, -(-STEPS // steps)))})
 
 
 def recipe(name: str, **numbers: float | int) -> Recipe:
