@@ -17,6 +17,7 @@ from pathlib import Path
 
 from intern.engines.base import Engine
 from intern.errors import InternError
+from intern.learning.claims import claims
 from intern.learning.examples.duplicates import find_copies, words
 from intern.learning.examples.readiness import enumerated
 from intern.learning.examples.rows import Retrieves, conversation_of
@@ -34,6 +35,7 @@ NEAR = 0.7  # word Jaccard from which two requests are copies
 DEAD = 3  # passages in a row without an answer, after which the teacher is not asked any more
 MUTE = 10  # the same for answers in another form than asked for: a weak teacher may have a bad stretch
 _QUOTED = 4  # least words of a quote
+_ASKING = ("?", "\uff1f", "\u061f")  # question marks: Latin, of full width, Arabic
 
 
 class Synthesized(Model):
@@ -168,6 +170,8 @@ class Synthesis:
             return "no_form", "it holds a NUL character"
         if problem := self._form(output):
             return "no_form", problem
+        if problem := self._unasked(asked, output, passage):
+            return "no_request", problem
         if not isinstance(quote, str) or not words(quote) or _plain(quote) not in _plain(passage.text):
             return "no_quote", "its quote does not stand in the passage"
         if len(words(quote)) < min(_QUOTED, len(words(passage.text))):
@@ -179,6 +183,17 @@ class Synthesis:
             return "not_grounded", problem
         if grounding.unquoted(output, quote, schema, free):
             return "no_quote", "its quote says nothing of the output"
+        return None
+
+    def _unasked(self, asked: str, output: Json, passage: Passage) -> str | None:
+        """Why nobody would ask that; None when somebody may. A weak teacher copies the passage instead of asking."""
+        if asked.rstrip().endswith(_ASKING):  # a list of questions may well be a document
+            return None
+        request = words(asked)
+        if any(words(claim) == request for claim in claims(output, self._skill.schema, self._free())):
+            return "the output is the request again"
+        if f" {' '.join(request)} " in f" {' '.join(words(passage.heading + ' ' + passage.text))} ":
+            return "the request is a piece of the passage"
         return None
 
     def _form(self, output: Json) -> str | None:

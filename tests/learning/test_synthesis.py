@@ -103,6 +103,8 @@ def test_the_citation_is_the_passages_own_document(skill: Skill) -> None:
         (pair("Days?", "Employees get 28 days.", "Employees get 28 days"), "no_form"),
         (pair("How many days do I get?", "28 days\0", "Employees get 28 days"), "no_form"),
         ({"input": "How many days do I get?", "output": "28 days", "quote": "Employees get 28 days"}, "no_form"),
+        (pair("employees get 28 days", "28 days of leave", "Employees get 28 days of annual leave"), "no_request"),
+        (pair("You get 28 days.", "You get 28 days", "Employees get 28 days of annual leave"), "no_request"),
         (pair("How many days do I get?", "Employees get 28 days.", "Everyone gets thirty days"), "no_quote"),
         (
             pair("How many days do I get?", "Employees get 30 days of annual leave.", "days of annual leave"),
@@ -125,6 +127,11 @@ def test_a_pair_that_does_not_is_refused_with_the_reason(skill: Skill, bad: dict
     done = written(skill, said(GOOD, bad))
     assert len(done.examples) == 1
     assert reasons(done) == [reason]
+
+
+def test_a_question_may_stand_in_its_passage_as_lists_of_questions_do(skill: Skill) -> None:
+    answered = passage(1, text=f"{GOOD['input']} {LEAVE}")
+    assert [example.input for example in written(skill, said(GOOD), [answered]).examples] == [GOOD["input"]]
 
 
 def test_a_request_that_retrieval_does_not_answer_with_the_passage_is_refused(skill: Skill) -> None:

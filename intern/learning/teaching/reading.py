@@ -19,7 +19,7 @@ class Refused(Model):
     """A pair that the teacher wrote and that does not count."""
 
     input: str
-    reason: str  # no_form, no_quote, not_grounded, not_found, copy, share
+    reason: str  # no_form, no_request, no_quote, not_grounded, not_found, copy, share
     detail: str = ""
 
 
