@@ -64,7 +64,7 @@ LEARNING: dict[str, set[str]] = {
     "examples": {"privacy", "train"},
     "judging": {"claims", "examples", "settled", "train"},
     "teaching": {"claims", "examples"},
-    "synthesis": {"examples", "judging", "settled", "teaching"},
+    "synthesis": {"claims", "examples", "judging", "settled", "teaching"},
     "loop": {"adapters", "examples", "judging", "settled", "synthesis", "train"},
     "reports": {"judging", "loop"},
     "export": {"adapters", "disk", "examples", "judging", "loop", "train"},
