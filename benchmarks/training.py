@@ -36,6 +36,7 @@ from intern.types import Message
 GOALS = {"ratio": 4.0, "heldout_loss_ratio": 1.01, "train_seconds_300_x_3": 150.0, "peak_bytes": 4_000_000_000}
 SIDES = ("ours", "trl", "trl-no-checkpointing")
 CONTEXT = 2048
+LEARNING_RATE = 5e-4  # on both sides
 
 
 def made() -> tuple[list[Row], list[Row]]:
@@ -79,7 +80,7 @@ def side(name: str, epochs: float) -> dict[str, Any]:
         device, _ = choose_device()
         job = Job(
             base=str(source.resolve(Settings(home=folder).model)),
-            recipe=Recipe(epochs=epochs),
+            recipe=Recipe(epochs=epochs, learning_rate=LEARNING_RATE),
             context=CONTEXT,
             threads=1,
         )

@@ -28,7 +28,7 @@ def learn(
     growth: Annotated[
         bool, typer.Option("--growth", help="Also train on parts of the examples: what would 50 more bring?")
     ] = False,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.", show_default=False)] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Its peak; by default by the base model's size.")] = None,
     epochs: Annotated[
         float | None, typer.Option(help="Passes over the examples; by itself 3, more for few.", show_default=False)
     ] = None,

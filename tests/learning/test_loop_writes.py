@@ -150,7 +150,8 @@ async def test_the_rows_of_a_training(database: Database, tmp_path: Path, monkey
     gate = Gate()
     held_lines(monkeypatch, gate)
     parts, made = Parts(database, tmp_path), skill(tmp_path, {})
-    await ended_in(gate, making(parts, made).make(parts.base, *frozen(made)))
+    base = BaseModel(path=str(base_folder(tmp_path / "base")), name="tiny", sha256="b" * 64)
+    await ended_in(gate, making(parts, made).make(base, *frozen(made)))
     assert (parts.runs_folder / "run_1" / jobs.JOB).exists(), "the last file of them"
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from made_lora import base_folder
 
 from intern.engines.fake import FakeEngine
 from intern.knowledge import Upload
@@ -76,7 +77,7 @@ async def test_a_document_that_a_user_replaced_is_no_longer_its_owners(workspace
 
 
 async def test_what_is_written_for_training_is_freed_and_what_cannot_be_is_left_out_and_said(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     people = " ".join(f"person{number}@example.com" for number in range(MAX_VALUES + 1))
     upload = Upload(name="people.txt", data=people.encode())
@@ -89,7 +90,7 @@ async def test_what_is_written_for_training_is_freed_and_what_cannot_be_is_left_
 
     run = Run(id="run_1", team=TEAM, skill=SKILL, state="running", created=now())
     work = Work(workspace.parts, workspace.library.get(TEAM, SKILL), run, Recipe(name="completion-then-sft"), tell)
-    base = BaseModel(path="base.gguf", name="tiny", sha256="b" * 64)
+    base = BaseModel(path=str(base_folder(tmp_path / "base")), name="tiny", sha256="b" * 64)
     await Making(work)._write_job(work.folder, base, [Example(id="e", input="Hello?", output="Yes.")], ())
     written = (work.folder / jobs.TEXTS).read_text(encoding="utf-8")
     assert ADDRESSES[1] in written

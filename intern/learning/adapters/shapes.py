@@ -41,6 +41,11 @@ class BaseShape:
     kv_heads: int
     modules: Mapping[str, tuple[int, int]]
 
+    @property
+    def width(self) -> int:
+        """Dimensions of a hidden state."""
+        return self.modules["model.layers.0.self_attn.q_proj"][1]
+
 
 def gguf_name(module: str) -> str:
     """GGUF's name of a module's weight: `model.layers.3.mlp.up_proj` is `blk.3.ffn_up.weight`."""

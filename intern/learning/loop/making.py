@@ -194,9 +194,10 @@ class Making:
             await engine.close()
         if not rows:
             raise InvalidInput("No example makes a training row.", param="skill")
+        width = (await asyncio.to_thread(read_shape, Path(base.path))).width
         job = Job(
             base=base.path,
-            recipe=self._work.recipe.fitted(len(rows)),
+            recipe=self._work.recipe.fitted(len(rows), width),
             context=self._work.parts.context,
             threads=self._work.parts.threads,
             cache=str(self._work.parts.cache),

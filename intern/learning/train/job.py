@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from intern.learning.train.recipe import Recipe
 from intern.types import Json, Message, Model
@@ -86,7 +86,8 @@ class Agreement(Model):
 
 
 class Job(Model):
-    """`base` is a GGUF file or a folder of transformers' format. `context` is the longest row in tokens."""
+    """`base` is a GGUF file or a folder of transformers' format. `recipe` leaves no choice: see `Recipe.fitted`.
+    `context` is the longest row in tokens."""
 
     base: str
     recipe: Recipe
@@ -95,6 +96,13 @@ class Job(Model):
     cache: str | None = None  # folder for the base model in transformers' format, made once from a GGUF file
     checkpoint_seconds: float = Field(default=60.0, gt=0)
     heldout_every: int = Field(default=0, ge=0)  # optimiser steps between points of the held-out curve; 0: chosen
+
+    @field_validator("recipe")
+    @classmethod
+    def _fitted(cls, recipe: Recipe) -> Recipe:
+        if recipe.epochs is None or recipe.learning_rate is None:
+            raise ValueError("the recipe is not fitted to its rows and its base model")
+        return recipe
 
 
 class Event(Model):

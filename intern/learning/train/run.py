@@ -48,7 +48,6 @@ def run(folder: Path, job: Job, tell: stages.Tell) -> None:
     rows = tokenise(tokenizer, jobs.read_lines(folder / jobs.ROWS, Row), job.context)
     heldout = list(jobs.read_lines(folder / jobs.HELDOUT, Row))
     measured = tokenise(tokenizer, heldout, job.context)
-    recipe = recipe.fitted(len(rows.rows))
     _tell_rows(rows, job.context, recipe, tell)
     prompts = (Prompt(id=row.id, ids=tuple(prompt_ids(tokenizer, row.messages))) for row in heldout)
     jobs.write_lines(folder / jobs.PROMPTS, prompts)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_lora import base_folder
 
 from intern.errors import TrainingFailed
-from intern.learning.loop.contracts import Work
+from intern.learning.loop.contracts import BaseModel, Work
 from intern.learning.loop.making import Making
 from intern.learning.train import job as jobs
 from intern.learning.train import process as training
@@ -34,6 +35,7 @@ class Parts(FewParts):
     def __init__(self, root: Path) -> None:
         super().__init__(open_database(f"sqlite:///{root / 'jobs.db'}"), root, reply)
         self.cache = root / "cache"
+        self.base = BaseModel(path=str(base_folder(root / "base")), name="tiny", sha256="b" * 64)
 
 
 def written(

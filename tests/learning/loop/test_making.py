@@ -67,7 +67,7 @@ class House:
         self.folder = root / "runs" / "run_1"
         for folder in (self.folder, self.folder / "part-2"):
             write_lora(folder / jobs.ADAPTER, tensors(base_shape(root / "base")))
-            job = Job(base="b", recipe=Recipe().fitted(8), context=512, threads=1)
+            job = Job(base="b", recipe=Recipe().fitted(8, 64), context=512, threads=1)
             (folder / jobs.JOB).write_text(job.model_dump_json())
 
     def run(self, **known: Any) -> Run:

@@ -113,7 +113,7 @@ def test_a_disk_that_is_nearly_full_is_said_with_what_makes_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "FREE_BYTES", 10**18)
-    job = Job(base="base", recipe=Recipe(), context=256, threads=1)
+    job = Job(base="base", recipe=Recipe().fitted(8, 64), context=256, threads=1)
     with pytest.raises(StoreFailure, match=r"`intern runs list --state failed` .* `intern runs cancel RUN`"):
         training.prepare(tmp_path / "run", job, [])
 
@@ -123,7 +123,7 @@ def test_a_job_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.
         assert Job.model_validate_json(Path(source).read_text(encoding="utf-8")).context == 256
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    job = Job(base="base", recipe=Recipe(), context=256, threads=1)
+    job = Job(base="base", recipe=Recipe().fitted(8, 64), context=256, threads=1)
     monkeypatch.setattr(os, "replace", refused)
     with pytest.raises(StoreFailure, match="No space left on device"):
         training.prepare(tmp_path, job, [])
