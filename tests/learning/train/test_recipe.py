@@ -32,7 +32,7 @@ def test_a_handful_is_not_gone_through_for_ever(rows: int) -> None:
     assert Recipe().fitted(rows, WIDTH).epochs == MOST_EPOCHS
 
 
-@pytest.mark.parametrize(("width", "rate"), [(2000, 5e-4), (576, 1.3e-3), (4096, 2.9e-4), (1, 0.1)])
+@pytest.mark.parametrize(("width", "rate"), [(2000, 7.5e-4), (576, 2e-3), (4096, 4.3e-4), (1, 0.1)])
 def test_the_wider_the_base_model_the_smaller_the_learning_rate(width: int, rate: float) -> None:
     assert Recipe().fitted(64, width).learning_rate == rate
 
