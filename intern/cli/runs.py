@@ -97,6 +97,10 @@ def compare(
         [f"{found['n']} examples", "first", "other", "difference", "95% interval", "better", "worse"],
         [_compared(*row) for row in rows],
     )
+    if found["corrected"]:
+        output.note(f"{found['corrected']} examples are left out: their right answer was another one in the other run")
+    if found["failed"]:
+        output.note(f"{found['failed']} examples are left out: the engine failed to answer them")
 
 
 def _compared(name: str, first: float | None, other: float | None, difference: dict[str, Any]) -> list[str]:

@@ -155,6 +155,17 @@ def test_two_trainings_are_compared(intern: Intern, learning: Script, owner: Own
     assert code == 0
     assert "40 examples" in said
     assert "kind" in said
+    assert "left out" not in said
+    outcomes = owner.workspace.parts.runs_folder / first / "outcomes-candidate.jsonl"
+    rows = [json.loads(line) for line in outcomes.read_text().splitlines()]
+    for row, change in zip(
+        rows, [{"expected": {"kind": "corrected"}}, {"failed": True}, {"failed": True}], strict=False
+    ):
+        row |= change
+    outcomes.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, said = on_a_terminal(owner, "runs", "compare", first, second)
+    for part in ("37 examples", "1 examples are left out: their right", "2 examples are left out: the engine"):
+        assert part in " ".join(said.split()), part
 
 
 def test_examples_are_written_from_documents_and_counted(intern: Intern, learning: Script, owner: Owner) -> None:

@@ -89,11 +89,7 @@ def forecast(scores: Mapping[int, Interval], more: int = MORE, *, of: Literal["p
 
 def _same(one: Outcome, other: Outcome | None) -> bool:
     """Whether two outcomes are on one example, as it was asked and scored: it may have been corrected in between."""
-    return other is not None and (one.request, one.expected, one.fields.keys()) == (
-        other.request,
-        other.expected,
-        other.fields.keys(),
-    )
+    return other is not None and one.as_asked(other) and one.fields.keys() == other.fields.keys()
 
 
 def _fit(scores: Mapping[int, Interval]) -> LearningCurve:

@@ -68,6 +68,11 @@ class Outcome(Model):
     def _stored(cls, body: Any) -> Any:
         return _without(body, "cited")
 
+    def as_asked(self, other: Outcome) -> bool:
+        """Whether the other is on the same question with the same right answer: a label may have been corrected between
+        two evaluations, and its example keeps its id."""
+        return (self.request, self.expected) == (other.request, other.expected)
+
 
 class Interval(Model):
     """A mean with its confidence interval; `n` observations in `groups` clusters. None bounds: too few to say."""

@@ -15,9 +15,15 @@ from intern.types import Model
 
 
 class SideBySide(Model):
-    """`score` and `other_score` are mean scores on `n` common examples; differences are the first minus the other."""
+    """`score` and `other_score` are mean scores on `n` common examples; differences are the first minus the other.
+
+    Left out of them are `corrected` examples, whose right answer was another one in the other run, and `failed` ones,
+    which the engine failed to answer in either.
+    """
 
     n: int
+    corrected: int
+    failed: int
     score: Interval
     other_score: Interval
     difference: Difference
@@ -27,7 +33,9 @@ class SideBySide(Model):
 def side_by_side(mine: Sequence[Outcome], others: Sequence[Outcome], *, name: str = "the other run") -> SideBySide:
     """Compare two candidates. Raises InvalidInput when no example, or no field, is common to both."""
     first = {outcome.example: outcome for outcome in mine}
-    second = {outcome.example: outcome for outcome in others if outcome.example in first}
+    both = [outcome for outcome in others if outcome.example in first]
+    alike = [outcome for outcome in both if outcome.as_asked(first[outcome.example])]
+    second = {o.example: o for o in alike if not (o.failed or first[o.example].failed)}
     if not second:
         raise InvalidInput(f"The run and {name} have no held-out example in common.")
     groups = {example: first[example].group for example in second}
@@ -44,6 +52,8 @@ def side_by_side(mine: Sequence[Outcome], others: Sequence[Outcome], *, name: st
 
     return SideBySide(
         n=len(second),
+        corrected=len(both) - len(alike),
+        failed=len(alike) - len(second),
         score=mean(first),
         other_score=mean(second),
         difference=difference(None),

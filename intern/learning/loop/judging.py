@@ -176,9 +176,7 @@ class Judging:
         asked = list(watched.values())[: prompts_for(len(self._work.skill.metrics))]
         answers = await self._answers(engine, adapter, asked)
         await settled(jobs.write_lines, self._work.folder / jobs.ANSWERS, answers)
-        async with aclosing(training.train(self._work.folder, task="agree")) as events:
-            async for _ in events:
-                pass
+        await self._agree()
         agreements = list(jobs.read_lines(self._work.folder / jobs.AGREEMENT, Agreement))
         found = parity(compared, answers, agreements, self._work.skill.metrics)
         text = f"trainer and engine agree on {found.tokens:.1%} of the tokens"
@@ -191,6 +189,13 @@ class Judging:
         if found.few is not None and found.problem is None:
             await self._work.tell(Event(kind="warning", stage="evaluate", text=found.few))
         return found
+
+    async def _agree(self) -> None:
+        """Let the trainer read the engine's answers, in a process of its own. Raises TrainingFailed."""
+        async with aclosing(training.train(self._work.folder, task="agree")) as events:
+            async for event in events:
+                if event.kind in jobs.TURNS:
+                    await self._work.tell(event.model_copy(update={"stage": "evaluate"}))
 
     async def _answers(self, engine: Engine, adapter: Adapter, rows: Sequence[Row]) -> list[Answer]:
         limit = self._work.skill.spec.generation.max_tokens

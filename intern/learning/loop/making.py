@@ -157,8 +157,9 @@ class Making:
             async with aclosing(training.train(folder)) as events:
                 text = f"training on {len(part)}"
                 async for event in events:
-                    done = event.model_copy(update={"step": event.step or 0, "steps": event.steps or 0, "numbers": {}})
-                    await self._work.tell(done.model_copy(update={"kind": "answers", "stage": "growth", "text": text}))
+                    done = {"step": event.step or 0, "steps": event.steps or 0, "numbers": {}}
+                    known = {} if event.kind in jobs.TURNS else {"kind": "answers", "text": text, **done}
+                    await self._work.tell(event.model_copy(update={"stage": "growth", **known}))
             await settled(_convert, Path(base.path), folder / jobs.ADAPTER)
         return target
 

@@ -105,8 +105,12 @@ class Job(Model):
         return recipe
 
 
+TURNS = frozenset({"waiting", "waited"})  # kinds: for another training on this machine, whose time is not the run's
+
+
 class Event(Model):
-    """One thing that happened. `kind`: loading, device, rows, warning, phase, step, heldout, saved, done, failed."""
+    """One thing that happened. `kind`: loading, device, rows, warning, phase, step, heldout, saved, done, failed; and
+    TURNS while another process trains."""
 
     kind: str
     text: str = ""

@@ -38,6 +38,21 @@ def test_only_examples_that_both_answered_count() -> None:
     assert (found.n, found.difference.interval.mean) == (10, 1.0)
 
 
+def test_one_whose_right_answer_was_corrected_in_between_is_no_difference_between_them() -> None:
+    corrected = [row.model_copy(update={"expected": "another", "score": 0.0}) for row in outcomes([1.0] * 5)]
+    found = side_by_side(
+        [*outcomes([1.0] * 5), *outcomes([1.0] * 30, start=5)], corrected + outcomes([1.0] * 30, start=5)
+    )
+    assert (found.n, found.corrected, found.failed, found.difference.losses, found.difference.wins) == (30, 5, 0, 0, 0)
+
+
+def test_what_an_engine_failed_to_answer_is_no_difference_between_them() -> None:
+    rows = outcomes([1.0] * 30)
+    failed = [row.model_copy(update={"failed": True, "score": 0.0}) for row in rows]
+    found = side_by_side(failed[:3] + rows[3:], rows[:5] + failed[5:7] + rows[7:])
+    assert (found.n, found.corrected, found.failed, found.difference.interval.mean) == (25, 0, 5, 0.0)
+
+
 def test_a_field_that_only_one_has_is_left_out() -> None:
     found = side_by_side(outcomes([1.0] * 5), outcomes([1.0] * 5, fields=("label", "new")))
     assert set(found.fields) == {"label"}

@@ -23,6 +23,7 @@ from intern.learning.adapters.adapter import read_manifest, store_adapter
 from intern.learning.adapters.gguf_lora import GGUF
 from intern.learning.loop import making
 from intern.learning.loop.contracts import BaseModel, Work
+from intern.learning.loop.judging import Judging
 from intern.learning.loop.making import Making, curves_of
 from intern.learning.train import job as jobs
 from intern.learning.train import process as training
@@ -79,8 +80,11 @@ class House:
             store.add_event(connection, TEAM, "run_1", len(self.told), body)
         self.told.append(event)
 
+    def work(self, **known: Any) -> Work:
+        return Work(self.parts, self.skill, self.run(**known), Recipe(), self.tell)
+
     def making(self, **known: Any) -> Making:
-        return Making(Work(self.parts, self.skill, self.run(**known), Recipe(), self.tell))
+        return Making(self.work(**known))
 
     def made(self, **known: Any) -> tuple[Adapter, float]:
         return asyncio.run(self.making(**known).make(self.base, DATASET, (), ()))
@@ -99,13 +103,19 @@ class House:
             return keep_adapter(connection, known)
 
 
-@pytest.fixture
-def house(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
-    async def train(folder: Path) -> AsyncGenerator[Event, None]:
-        for event in TOLD:
+def saying(told: Sequence[Event]) -> Callable[..., AsyncGenerator[Event, None]]:
+    """A training process that says that."""
+
+    async def train(folder: Path, *, task: str = "train") -> AsyncGenerator[Event, None]:
+        for event in told:
             yield event
 
-    monkeypatch.setattr(training, "train", train)
+    return train
+
+
+@pytest.fixture
+def house(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    monkeypatch.setattr(training, "train", saying(TOLD))
     database = open_database(database_url)
     yield House(database, tmp_path)
     database.dispose()
@@ -260,8 +270,18 @@ def test_the_seconds_of_a_training_are_those_of_all_its_processes(house: House, 
     assert done.numbers["train_seconds"] == seconds
 
 
-def test_a_part_s_training_tells_its_seconds(house: House) -> None:
+def test_a_part_s_training_tells_its_seconds_and_that_it_waits(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = [Event(kind="waiting", text="it waits"), Event(kind="waited", numbers={"waited": 3.0})]
+    monkeypatch.setattr(training, "train", saying([*turns, *TOLD]))
     part: Sequence[Example] = [Example(id=f"e{n}", input="x", output="y") for n in range(2)]
     asyncio.run(house.making().train_part(house.base, part))
-    assert [event.seconds for event in house.told] == [event.seconds for event in TOLD]
-    assert {(event.kind, event.stage) for event in house.told} == {("answers", "growth")}
+    assert house.told[:2] == [turn.model_copy(update={"stage": "growth"}) for turn in turns]
+    assert [event.seconds for event in house.told[2:]] == [event.seconds for event in TOLD]
+    assert {(event.kind, event.stage) for event in house.told[2:]} == {("answers", "growth")}
+
+
+def test_so_does_the_trainer_that_reads_the_engine_s_answers(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = [Event(kind="waiting", text="it waits"), Event(kind="waited", numbers={"waited": 3.0})]
+    monkeypatch.setattr(training, "train", saying([*turns, Event(kind="loading"), Event(kind="done")]))
+    asyncio.run(Judging(house.work())._agree())
+    assert house.told == [turn.model_copy(update={"stage": "evaluate"}) for turn in turns]
