@@ -1,7 +1,7 @@
 """Claim: 698 documents are parsed, cut, embedded and stored in under 90 s on two cores, and again at no cost.
 
-Documents: the bank knowledge base (../shared/data/bank-kb), as Markdown files. Real parser, embedder, SQLite,
-Chroma. The stages overlap (a file is parsed while others are embedded), so their times add up to more than the whole.
+Documents: the bank knowledge base (bank-kb), as Markdown files. Real parser, embedder, SQLite, Chroma. The stages
+overlap (a file is parsed while others are embedded), so their times add up to more than the whole.
 """
 
 from __future__ import annotations

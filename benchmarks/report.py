@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
-DATA = Path(__file__).parents[2] / "shared" / "data"  # public corpora, beside the project; never part of it
+BESIDE = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(os.environ.get("BENCHMARK_DATA", BESIDE))  # public corpora, which are no part of the project: README.md
 
 
 def hardware() -> dict[str, Any]:

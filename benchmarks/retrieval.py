@@ -1,6 +1,6 @@
 """Claim: fusing dense retrieval and BM25 finds no fewer of the needed documents than the better of the two alone.
 
-Corpus: the bank knowledge base (../shared/data/bank-kb), 698 documents; 40 customer scenarios, each with the documents
+Corpus: the bank knowledge base (bank-kb), 698 documents; 40 customer scenarios, each with the documents
 that its handling needs. Two forms of each question: the *scenario*, the whole text that tells a customer who they are
 and what they want (270 to 1,770 tokens), and *own words*, only what it makes the customer say, which is what stands in
 double quotes (four words or more), or the scenario where nothing does. Documents are ranked by their best passage.

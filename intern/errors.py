@@ -28,6 +28,8 @@ and what would be right, and never carry prompts, documents or secrets.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class InternError(Exception):
     """Root of the tree. `code` is a stable, machine-readable word for the kind of error."""
@@ -54,11 +56,11 @@ class ContextOverflow(InvalidInput):
 
     code = "context_length_exceeded"
 
-    def __init__(self, tokens: int, limit: int, *, param: str | None = "messages") -> None:
+    def __init__(self, tokens: int, limit: int) -> None:
         super().__init__(
             f"The request needs {tokens} tokens and the model's context holds {limit}. "
             "Shorten the messages or lower max_tokens.",
-            param=param,
+            param="messages",
         )
         self.tokens = tokens
         self.limit = limit
@@ -164,6 +166,13 @@ class AdapterRefused(InternError):
 
 class TrainingUnavailable(InternError):
     code = "training_unavailable"
+
+    @classmethod
+    def lacks(cls, what: str, names: Sequence[str]) -> TrainingUnavailable:
+        """That `what` needs packages which are not installed."""
+        return cls(
+            f"{what} needs {', '.join(names)}, which this installation lacks. Run `make train` in the project's folder."
+        )
 
 
 class TrainingFailed(InternError):

@@ -35,12 +35,17 @@ def test_the_same_torch_and_the_same_locks_in_the_same_order() -> None:
     locks = re.findall(r"requirements/\w+\.txt", recipe("$(VENV)/.serve"))
     assert locks
     installs = [run for run in instructions("RUN") if " pip install " in run]
-    assert len(installs) == 3
+    assert len(installs) == 4
     assert torch[1] in installs[0].split()
     assert "--require-hashes" in installs[1]
     assert "--no-deps" in installs[1]
     assert re.findall(r"requirements/\w+\.txt", installs[1]) == locks
-    assert "--no-deps --no-build-isolation" in installs[2]
+    assert re.findall(r"requirements/\w+\.txt", installs[2]) == re.findall(
+        r"requirements/\w+\.txt", recipe("$(VENV)/.train")
+    )
+    assert "--no-deps --require-hashes" in installs[2]
+    assert '[ -n "$TRAIN" ]' in installs[2]
+    assert "--no-deps --no-build-isolation" in installs[3]
 
 
 def test_what_is_copied_is_in_the_repository_and_reaches_the_build() -> None:

@@ -74,7 +74,7 @@ LEARNING: dict[str, set[str]] = {
     "leftovers": {"adapters", "journal", "loop", "train"},
     "budget": set(),
     "learner": {"adapters", "budget", "carrying", "journal", "leftovers", "loop", "settled", "train"},
-    "triggers": {"budget"},
+    "triggers": {"budget", "examples"},
     "erasure": {"learner", "parts"},
 }
 EDGES = {"cli"}  # of the library: it may use all of it

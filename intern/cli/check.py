@@ -72,8 +72,8 @@ def _words(value: str | Sequence[Message]) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", text.lower()))
 
 
-def near_copies(texts: Sequence[frozenset[str]], above: float = NEAR) -> list[tuple[int, int, float]]:
-    """(first, second, Jaccard) of each pair of word sets more alike than `above`, in order.
+def near_copies(texts: Sequence[frozenset[str]]) -> list[tuple[int, int, float]]:
+    """(first, second, Jaccard) of each pair of word sets more alike than NEAR, in order.
 
     Exact, by prefix filtering (Chaudhuri, Ganti and Kaushik, ICDE 2006): two sets can only be that alike when they
     share one of their rarest words, so only those are looked up.
@@ -82,10 +82,10 @@ def near_copies(texts: Sequence[frozenset[str]], above: float = NEAR) -> list[tu
     by_word: dict[str, list[int]] = defaultdict(list)
     found: list[tuple[int, int, float]] = []
     for second, words in enumerate(texts):
-        rarest = sorted(words, key=lambda word: (counts[word], word))[: len(words) - ceil(above * len(words)) + 1]
+        rarest = sorted(words, key=lambda word: (counts[word], word))[: len(words) - ceil(NEAR * len(words)) + 1]
         for first in sorted({number for word in rarest for number in by_word[word]}):
             overlap = len(words & texts[first]) / len(words | texts[first])
-            if overlap > above:
+            if overlap > NEAR:
                 found.append((first, second, overlap))
         for word in rarest:
             by_word[word].append(second)

@@ -77,13 +77,13 @@ def text(body: str) -> None:
     piece(f"{body}\n\n")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A table on standard output. Prose gets what width the other columns leave; states are coloured."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         drawn.add_column(column, overflow="fold", no_wrap=column not in PROSE)
     for row in rows:

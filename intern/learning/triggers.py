@@ -18,6 +18,7 @@ from sqlalchemy.engine import Engine as Database
 
 from intern.errors import Conflict, InvalidInput, NotFound
 from intern.learning.budget import WEEK, Budget, first_time, itself, itself_again, within_a_week
+from intern.learning.examples.splitting import HELDOUT_GROUPS, PROVABLE
 from intern.library import SkillLibrary
 from intern.skill import Learning, Skill
 from intern.store import learning as store
@@ -40,6 +41,7 @@ class Situation(Model):
     training began, `before` those before it."""
 
     examples: int  # all that there are
+    heldout: int = 0  # those that the skill's folder holds out by name
     new: int  # collected since the last training began
     last: datetime | None  # when that was
     this_week: int  # trainings within a week; one that found too few good examples is none
@@ -55,6 +57,8 @@ def due(settings: Learning, situation: Situation, at: datetime) -> str | None:
     if situation.this_week >= settings.runs_a_week:
         return None
     if situation.last is None:
+        if situation.examples < PROVABLE and situation.heldout < HELDOUT_GROUPS:
+            return None
         return f"{situation.examples} examples, and no training yet"
     if not situation.trained:  # too few were good enough: look again soon
         return f"{situation.new} new examples" if situation.new >= max(1, settings.new_examples // AGAIN) else None
@@ -164,6 +168,7 @@ class Triggers:
             collected = records.examples_since(connection, team, skill.name)
             situation = Situation(
                 examples=len(skill.examples) + collected,
+                heldout=sum(example.split == "heldout" for example in skill.examples),
                 new=records.examples_since(connection, team, skill.name, last) if last else collected,
                 last=last,
                 this_week=sum(within_a_week(run, at) for run in runs if run.dataset is not None),

@@ -19,7 +19,6 @@ def open_embedder(
     cache: Path,
     threads: int,
     *,
-    sha256: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Embedder:
     """The embedder named by `reference` (see source.py), ready to use.
@@ -27,7 +26,7 @@ def open_embedder(
     `cache` keeps the ONNX export and known hashes; `threads` are CPU threads of one call; `progress` hears one sentence
     before and after the one-time export. Raises ModelUnavailable, with what to do.
     """
-    folder = resolve(reference, sha256=sha256, cache=cache)
+    folder = resolve(reference, cache=cache)
     digest = content_hash(folder, cache=cache)
     try:
         return OnnxEmbedder(exported(folder, digest, cache, progress=progress), id=digest, threads=threads)

@@ -1,7 +1,6 @@
 """The embedder on torch: any sentence-transformers model, for those that cannot be exported to ONNX.
 
-Texts in, unit vectors out. Slower to start and several hundred megabytes larger than onnx.py; needs the extra that
-brings sentence-transformers.
+Texts in, unit vectors out. Slower to start and several hundred megabytes larger than onnx.py.
 """
 
 from __future__ import annotations

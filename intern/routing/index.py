@@ -57,10 +57,6 @@ class ExampleIndex:
     def __len__(self) -> int:
         return len(self._owners)
 
-    def owner(self, row: int) -> int:
-        """The skill's number of a row of the index."""
-        return int(self._owners[row])
-
     def search(self, vector: Vectors, extra: Vectors | None = None, extra_owners: Ints | None = None) -> Neighbours:
         """Neighbours of one request of shape (dimension,). `extra` rows are always compared; their rows count on from
         the index's own."""

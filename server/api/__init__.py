@@ -1,1 +1,3 @@
-"""The own API: skills, examples, documents, reviews, records and keys of the caller's team, under /api."""
+"""The own API, under /api, for the caller's team: skills, examples, documents, reviews, records, keys; and of learning
+runs, datasets, adapters, deployments, reports and exports.
+"""

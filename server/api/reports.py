@@ -40,7 +40,7 @@ def report(
     try:
         from intern.learning.reports.report import render_html, render_json
     except ImportError as error:
-        raise TrainingUnavailable(f"Reports need {error.name}; install the extra: 'llama-intern[train]'.") from error
+        raise TrainingUnavailable.lacks("A report", [str(error.name)]) from error
     judged = Verdict.model_validate(verdict)
     kept = _kept(workspace, found, tuple(judged.rivals))
     headers = {"x-content-type-options": "nosniff", "cache-control": "no-store", "vary": "accept"}

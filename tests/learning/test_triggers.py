@@ -46,6 +46,9 @@ def situation(**more: Any) -> Situation:
         ({"new": 20, "examples": 49}, None),
         ({"last": None, "this_week": 0}, "200 examples, and no training yet"),
         ({"last": None, "this_week": 0, "examples": 49}, None),
+        ({"last": None, "this_week": 0, "examples": 74}, None),  # 29 would be held out, too few for any verdict
+        ({"last": None, "this_week": 0, "examples": 75}, "75 examples, and no training yet"),
+        ({"last": None, "this_week": 0, "examples": 50, "heldout": 30}, "50 examples, and no training yet"),
         ({"last": NOW - timedelta(days=7)}, None),  # nothing new
         ({"last": NOW - timedelta(days=7), "new": 1}, "7 days since the last training, and 1 new examples"),
         ({"last": NOW - timedelta(days=6, hours=23), "new": 1}, None),
@@ -143,8 +146,9 @@ def collect(database: Database, skill: str, count: int) -> None:
 class House:
     def __init__(self, database: Database, root: Path) -> None:
         about = {"title": "T", "description": "D", "instructions": "I"}
-        auto = {"auto": True, "min_examples": 10, "new_examples": 5}
-        examples = [{"input": f"input of the folder {n}", "output": "x"} for n in range(8)]
+        auto = {"auto": True, "min_examples": 40, "new_examples": 5}
+        examples = [{"input": f"input of the folder {n}", "output": "x", "split": "heldout"} for n in range(30)]
+        examples += [{"input": f"other input of the folder {n}", "output": "x", "split": "train"} for n in range(8)]
         write_skill(root / "skills", "eager", {**about, "learning": auto}, examples=examples)
         write_skill(root / "skills", "calm", about, examples=examples)
         self.database = database
@@ -165,11 +169,11 @@ def house(database: Database, tmp_path: Path) -> House:
 
 
 async def test_a_skill_is_trained_once_there_are_enough_examples_and_then_after_new_ones(house: House) -> None:
-    assert await house.look() == []  # 8 of 10
+    assert await house.look() == []  # 38 of 40
     collect(house.database, "eager", 2)
     collect(house.database, "calm", 50)
     assert await house.look() == ["eager"]
-    assert house.learner.by == [("eager", "itself: 10 examples, and no training yet")]
+    assert house.learner.by == [("eager", "itself: 40 examples, and no training yet")]
     assert await house.look() == []  # it waits to be carried out
 
 
@@ -203,7 +207,8 @@ async def test_trainings_that_found_too_few_use_up_nothing_of_the_week(house: Ho
 def test_a_skill_begins_by_itself_with_as_many_examples_as_it_needs_to_be_ready(count: int) -> None:
     rows = [example(number, "refund" if number % 2 else "order", provenance="api") for number in range(count)]
     ready = readiness(made(rows), SCHEMA, min_examples=AUTO.min_examples).ready
-    assert ready == (due(AUTO, Situation(examples=count, new=count, last=None, this_week=0), now()) is not None)
+    known = Situation(examples=count, heldout=30, new=count, last=None, this_week=0)
+    assert ready == (due(AUTO, known, now()) is not None)
 
 
 async def test_examples_that_were_written_by_a_teacher_are_none_that_people_brought(house: House) -> None:

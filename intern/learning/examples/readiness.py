@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from intern.learning.examples.items import Built, canonical
+from intern.learning.examples.splitting import HELDOUT_GROUPS, PROVABLE
 from intern.schema import MAX_NODES, OutputSchema, followed
 from intern.types import Json, Model
 
@@ -38,8 +39,11 @@ def readiness(built: Built, schema: OutputSchema | None, *, min_examples: int) -
     outputs = {canonical(example.output) for example in train}
     if len(train) > 1 and len(outputs) == 1:
         missing.append("Every example has the same output: there is nothing to learn from them.")
-    if len(built.heldout) < 30:
-        notes.append(f"{len(built.heldout)} held-out examples; under 30 no adapter can be proved better.")
+    if len(built.heldout) < HELDOUT_GROUPS:
+        notes.append(
+            f"{len(built.heldout)} held-out examples; under {HELDOUT_GROUPS} no adapter can be proved better. Of "
+            f"{PROVABLE} examples so many are held out."
+        )
     for path, values in enumerated(schema).items():
         seen = Counter(str(_at(example.output, path)) for example in train)
         never = [value for value in values if not seen[str(value)]]

@@ -2,10 +2,10 @@
 
 In: a skill, examples, a way to embed texts, an engine (for its tokenizer). Out: worked examples as turns of the
 conversation, the nearest one last. An evaluation's rivals and requests in service show the same ones. In service they
-come from the skill's newest dataset: frozen, and free of personal data. What the skill has no longer is not shown: what
-was deleted by hand or with somebody's data, whose review was taken back, what was changed in the skill's folder since,
-and what does not keep the schema of today. So nothing is left of a skill that was deleted when another one gets its
-name.
+come from the skill's newest dataset: frozen, and freed of recognised personal data. What the skill has no longer is not
+shown: what was deleted by hand or with somebody's data, whose review was taken back, what was changed in the skill's
+folder since, and what does not keep the schema of today. So nothing is left of a deleted skill when another one
+gets its name.
 """
 
 from __future__ import annotations

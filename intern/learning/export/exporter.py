@@ -316,10 +316,7 @@ def check_free(target: Path, force: bool) -> None:
 def _check_installed(format: Format) -> None:
     missing = [name for name in _NEEDED.get(format, ("gguf",)) if importlib.util.find_spec(name) is None]
     if missing:
-        raise TrainingUnavailable(
-            f"The format {format} needs {', '.join(missing)}, which this installation lacks. Run `make train` in the "
-            "project's folder, or install the extra: pip install 'llama-intern[train]'."
-        )
+        raise TrainingUnavailable.lacks(f"The format {format}", missing)
 
 
 def _megabytes(size: int) -> str:

@@ -88,10 +88,7 @@ class Recognition:
             self._worker.end()
             self._worker = None
         if importlib.util.find_spec("presidio_analyzer") is None:
-            raise TrainingUnavailable(
-                "Removing personal data needs presidio-analyzer, which this installation lacks. Run `make train` in "
-                "the project's folder, or install the extra: pip install 'llama-intern[train]'."
-            )
+            raise TrainingUnavailable.lacks("Removing personal data", ["presidio-analyzer"])
         worker = _Worker()
         try:
             answer = worker.ask({"model": self._model}, _START_SECONDS, self._idle)

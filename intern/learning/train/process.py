@@ -29,7 +29,6 @@ FREE_BYTES = 500_000_000  # checkpoints and the adapter of a small model, with r
 BEHIND = 5  # by how much a training's priority is below that of who started it
 AUTOGROUP = Path("/proc/self/autogroup")
 _RESTARTS = 2
-_END_SECONDS = 10.0
 # What a training process runs with.
 # glibc gives large blocks back to the kernel and asks for them again at every step: a third of the time on CPU.
 # Threads that wait for each other give the core away soon: beside a busy server a sixth faster, alone the same.
@@ -83,10 +82,7 @@ def check_installed(also: Sequence[str] = ()) -> None:
     """Raises TrainingUnavailable, which says what to install, when a training library is missing."""
     missing = [name for name in (*NEEDED, *also) if importlib.util.find_spec(name) is None]
     if missing:
-        raise TrainingUnavailable(
-            f"Training needs {', '.join(missing)}, which this installation lacks. Run `make train` in the project's "
-            "folder, or install the extra: pip install 'llama-intern[train]'."
-        )
+        raise TrainingUnavailable.lacks("Training", missing)
 
 
 def prepare(
