@@ -18,7 +18,7 @@ RecipeName = Literal["lora", "qlora-4bit", "lora-8bit", "completion-then-sft", "
 Precision = Literal["auto", "float32", "bfloat16"]
 
 EPOCHS = 3.0
-STEPS = 112  # optimiser steps that few examples get: 64 of them gain up to there, see docs/learning.md
+STEPS = 112  # optimiser steps that few examples get: 64 of them gain up to there in score, though not in loss
 MOST_EPOCHS = 15.0  # and what they may get at most
 MOST_LEARNING_RATE = 0.1
 
