@@ -157,9 +157,7 @@ class Workspace:
             self.say = say
         self.threads.lend()
         self.say(f"engine: loading {self.engine.info.model}")
-        await self.engine.start()
-        await asyncio.to_thread(self._adopt)
-        await self.deployments.load()
+        await self.load_engine()
         self.say("router: learning the skills")
         for team in self.library.teams:
             await self.routes.ready(team)
@@ -173,6 +171,13 @@ class Workspace:
         if self.database.dialect.name != "sqlite":  # of which one process is the owner
             self._watchers.append(asyncio.create_task(self.deployments.watch()))
         self.say = log.info
+
+    async def load_engine(self) -> None:
+        """Start the engine, with every adapter in service, those that came with the workspace included. Whoever answers
+        or measures does this first, and no part of it alone."""
+        await self.engine.start()
+        await asyncio.to_thread(self._adopt)
+        await self.deployments.load()
 
     def _adopt(self) -> None:
         """Put adapters in service that came with the workspace."""

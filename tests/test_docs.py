@@ -7,14 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer
 from fastapi import APIRouter
 from fastapi.routing import iter_route_contexts
 
 from intern.cli import app
+from intern.cli.skills import new
+from intern.cli.up import Host, Port, serve
+from intern.learning.imports.mapping import Mapping
 from intern.settings import Settings
 from intern.skill import SkillSpec
 from server.api import routes as api
+from server.api.skills import NewSkill
 from server.health import router as health
 from server.openai import routes as openai
 
@@ -93,6 +98,59 @@ def fields(route: Any) -> set[str]:
         inner = getattr(parameter.field_info.annotation, "model_fields", None)
         found |= {parameter.alias} if inner is None else {field.alias or name for name, field in inner.items()}
     return found
+
+
+def options(group: Any, path: str = "intern") -> Iterator[tuple[str, Any]]:
+    """(command, option) of every command below a click group."""
+    for part, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from options(command, f"{path} {part}")
+        else:
+            yield from ((f"{path} {part}", option) for option in command.params if option.param_type_name == "option")
+
+
+def test_an_option_that_may_be_given_several_times_says_so() -> None:
+    several = [(command, option) for command, option in options(typer.main.get_command(app)) if option.multiple]
+    assert len(several) >= 3
+    for command, option in several:
+        assert "several times" in option.help, f"{command} {option.opts[0]}"
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "said"),
+    [
+        ("intern examples import", "nulls", f"by default {Mapping.model_fields['nulls'].default}"),
+        ("intern skills new", "retrieval", "by default not"),
+        ("intern keys create", "team", "otherwise the team of the key that asks"),
+    ],
+)
+def test_what_holds_without_an_option_is_told(command: str, option: str, said: str) -> None:
+    (found,) = (one for path, one in options(typer.main.get_command(app)) if (path, one.name) == (command, option))
+    assert said in found.help
+
+
+def test_the_groups_name_all_that_their_commands_do() -> None:
+    groups = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert "export" in groups["adapters"].help
+    assert "written" in groups["examples"].help
+
+
+def test_the_second_name_of_up_says_that_it_is_one() -> None:
+    (row,) = re.findall(r"^\| `intern serve` \| (.+) \|$", page("cli.md"), re.M)
+    assert "the same as `intern up`" in row
+    assert "the same as `intern up`" in (serve.__doc__ or "")
+
+
+def test_making_a_skill_names_every_field_that_a_file_may_have() -> None:
+    _, _, said = (new.__doc__ or "").partition("With --file it is one JSON object")
+    taken = {field.alias or name for name, field in NewSkill.model_fields.items()}
+    assert taken - set(re.findall(r"[a-z]+", said)) == set()
+
+
+@pytest.mark.parametrize(("option", "setting"), [(Host, "host"), (Port, "port")], ids=["host", "port"])
+def test_what_a_server_listens_on_is_told_with_setting_and_default(option: Any, setting: str) -> None:
+    (found,) = option.__metadata__
+    assert f"otherwise INTERN_{setting.upper()}, or {Settings.model_fields[setting].default}" in found.help
 
 
 def calls(router: APIRouter) -> Iterator[tuple[str, str]]:

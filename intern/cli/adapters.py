@@ -11,7 +11,7 @@ from intern.cli.connection import connect, segment
 from intern.cli.options import AsJson, Home, Key, Url
 from intern.errors import InternError, InvalidInput
 
-app = typer.Typer(help="List, promote, roll back and verify adapters.", no_args_is_help=True)
+app = typer.Typer(help="List, promote, roll back, verify and export adapters.", no_args_is_help=True)
 
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the history.", show_default=False)]
 

@@ -27,7 +27,7 @@ SHOWN_ROWS = 2
 SHOWN_PROBLEMS = 5
 SHOWN_CHARACTERS = 400
 
-app = typer.Typer(help="Bring examples to a skill.", no_args_is_help=True)
+app = typer.Typer(help="Bring examples to a skill, or have them written.", no_args_is_help=True)
 
 
 @app.callback()
@@ -45,15 +45,25 @@ def import_(
     show: Annotated[bool, typer.Option("--show-mapping", help="Print the mapping as YAML, and add nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Take the guessed mapping without asking.")] = False,
     inputs: Annotated[
-        list[str] | None, typer.Option("--input", metavar="COLUMN", help="A column of the input.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--input", metavar="COLUMN", help="A column of the input; may be given several times.", show_default=False
+        ),
     ] = None,
     outputs: Annotated[
         list[str] | None,
-        typer.Option("--output", metavar="COLUMN|FIELD=COLUMN", help="The output's column.", show_default=False),
+        typer.Option(
+            "--output",
+            metavar="COLUMN|FIELD=COLUMN",
+            help="The output's column; FIELD=COLUMN may be given several times.",
+            show_default=False,
+        ),
     ] = None,
     nulls: Annotated[
         Literal["keep", "drop", "explain"] | None,
-        typer.Option(help="What becomes of empty fields: null, left out, or a text.", show_default=False),
+        typer.Option(
+            help="What becomes of empty fields: null, left out, or a text; by default keep.", show_default=False
+        ),
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out instead of adding nothing.")] = False,
     layout: Annotated[

@@ -17,7 +17,12 @@ app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Who or what uses it.")],
     role: Annotated[Literal["user", "admin"], typer.Option("--role", help="An admin also changes skills.")] = "user",
-    team: Annotated[str | None, typer.Option("--team", help="The team it works for.", show_default=False)] = None,
+    team: Annotated[
+        str | None,
+        typer.Option(
+            "--team", help="The team it works for; otherwise the team of the key that asks.", show_default=False
+        ),
+    ] = None,
     as_json: AsJson = False,
     home: Home = None,
     url: Url = None,

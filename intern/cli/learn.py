@@ -9,7 +9,7 @@ import typer
 from intern.cli import output
 from intern.cli.connection import Api, connect
 from intern.cli.options import AsJson, Home, Key, Url
-from intern.cli.runs import ENDED, Detach, attend
+from intern.cli.runs import ENDED, Detach, again, attend
 from intern.errors import Conflict
 
 
@@ -17,7 +17,7 @@ def learn(
     skill: Annotated[str, typer.Argument(metavar="SKILL", help="The skill that learns.")],
     recipe: Annotated[
         Literal["lora", "qlora-4bit", "lora-8bit", "completion-then-sft", "dpo"],
-        typer.Option("--recipe", "-r", help="How it is trained."),
+        typer.Option("--recipe", "-r", help="How it is trained; see above."),
     ] = "lora",
     variant: Annotated[
         Literal["original", "augmented"],
@@ -28,19 +28,29 @@ def learn(
     growth: Annotated[
         bool, typer.Option("--growth", help="Also train on parts of the examples: what would 50 more bring?")
     ] = False,
-    learning_rate: Annotated[float | None, typer.Option(help="Its peak; by default by the base model's size.")] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Its peak; follows from the base model's width: 0.002 for the default one.", show_default=False
+        ),
+    ] = None,
     epochs: Annotated[
         float | None, typer.Option(help="Passes over the examples; by itself 3, more for few.", show_default=False)
     ] = None,
-    rank: Annotated[int | None, typer.Option(help="Rank of the adapter's matrices.", show_default=False)] = None,
-    alpha: Annotated[int | None, typer.Option(help="Strength: updates count alpha / rank.", show_default=False)] = None,
-    batch: Annotated[int | None, typer.Option(help="Examples an optimiser step.", show_default=False)] = None,
+    rank: Annotated[int | None, typer.Option(help="Rank of the adapter's matrices; 16.", show_default=False)] = None,
+    alpha: Annotated[
+        int | None, typer.Option(help="Strength: updates count alpha / rank; 32.", show_default=False)
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Examples an optimiser step; 8.", show_default=False)] = None,
     dropout: Annotated[
-        float | None, typer.Option(help="Share of the adapter's inputs left out at random.", show_default=False)
+        float | None, typer.Option(help="Share of the adapter's inputs left out at random; 0.", show_default=False)
     ] = None,
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"] | None,
-        typer.Option(help="In which matrices are multiplied; auto: bfloat16 where that is faster.", show_default=False),
+        typer.Option(
+            help="In which type matrices are multiplied; by default auto: bfloat16 where that is faster.",
+            show_default=False,
+        ),
     ] = None,
     chunk_tokens: Annotated[
         int | None,
@@ -48,9 +58,14 @@ def learn(
     ] = None,
     beta: Annotated[
         float | None,
-        typer.Option(help="dpo: the smaller, the further from what the examples made; 0.1.", show_default=False),
+        typer.Option(
+            help="dpo: strength of the tie to the first stage; smaller lets answers move further; 0.1.",
+            show_default=False,
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.", show_default=False)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of shuffling, initial weights and dropout; 0.", show_default=False)
+    ] = None,
     detach: Detach = False,
     as_json: AsJson = False,
     home: Home = None,
@@ -64,6 +79,14 @@ def learn(
     chance, goes into service. The verdict is one of: promote, reject, inconclusive, prompting_is_enough; each is a good
     end, with exit code 0. Exit code 1 means that nothing could be learned, and says why: too few examples, for one
     (see `intern skills ready`).
+
+    The recipes:
+
+    - lora: LoRA on the unquantised base model; the default
+    - qlora-4bit: LoRA on the base model in 4-bit NF4 (bitsandbytes): a third of the memory; for CUDA
+    - lora-8bit: LoRA on the base model in 8 bits (bitsandbytes); for CUDA
+    - completion-then-sft: first the skill's documents as plain text, then its examples on top, in one run
+    - dpo: first the examples, then pairs of a corrected answer and the rejected one (direct preference optimisation)
 
     Ctrl-C asks whether to cancel the run or to leave it running. One that was interrupted goes on with the next
     `intern up` or `intern learn`. A training that failed keeps its work, and goes on with `intern runs resume RUN`.
@@ -98,21 +121,33 @@ def learn(
 def carry_out(api: Api, body: dict[str, Any], *, detach: bool, as_json: bool) -> None:
     """Begin a run, follow it, and print what it came to. Raises InternError when it does not come to an end.
 
-    Where nothing else works on the workspace, a training of the skill that was left in the middle goes on instead.
+    Where nothing else works on the workspace, a run of the same kind that was left in the middle goes on instead.
     """
     try:
         run = api.post("/api/runs", body)
     except Conflict as error:
-        run = _left(api, body)
-        if run is None:
+        left = _left(api, body["skill"])
+        if left is None:
             raise Conflict(f"{error.message} `intern runs list --skill {body['skill']}` shows it.") from error
+        if not _alike(left, body):
+            raise Conflict(
+                f"The run {left['id']} of this skill, of the kind {left['kind']}, has not ended, and nothing works on "
+                f"it now. `intern up` goes on with it; `intern runs cancel {left['id']}` gives it up."
+            ) from error
+        run = left
         output.note(f"The run {run['id']} of this skill has not ended; it goes on, as it was asked for then.")
     attend(api, run, detach=detach, as_json=as_json)
 
 
-def _left(api: Api, body: dict[str, Any]) -> dict[str, Any] | None:
-    """The training that stands in the way of a new one, where it is this command that carries it out."""
-    if not api.private or "kind" in body:
+def _left(api: Api, skill: str) -> dict[str, Any] | None:
+    """The run that stands in the way of a new one, where it is this command that carries it out."""
+    if not api.private:
         return None
-    listed: list[dict[str, Any]] = api.get("/api/runs", skill=body["skill"])["data"]
-    return next((run for run in listed if run["kind"] == "learn" and run["state"] not in ENDED), None)
+    listed: list[dict[str, Any]] = api.get("/api/runs", skill=skill)["data"]
+    return next((run for run in listed if run["state"] not in ENDED), None)
+
+
+def _alike(left: dict[str, Any], body: dict[str, Any]) -> bool:
+    """Whether a run that was left does what is asked for now."""
+    same = left["kind"] == body.get("kind", "learn") and again(left) is not None
+    return same and not (body.get("examples") or body.get("outside"))

@@ -197,24 +197,46 @@ def _measured(run: Body, rivals: Mapping[str, Body]) -> list[str]:
 
 def next_steps(run: Body) -> list[str]:
     """What a person can do now, with the commands to do it."""
-    skill, adapter = run["skill"], run["adapter"]
     look = f"intern runs report {run['id']} > report.html   shows which answers changed, and how"
+    return [*_of_service(run), *_advice(run), look]
+
+
+def _of_service(run: Body) -> list[str]:
+    """Where the adapter stands, where that asks for something or is not what the verdict alone would make of it."""
+    skill, adapter = run["skill"], run["adapter"]
+    if run["serves"]:
+        why = "" if run["decision"] == "promote" else ", since somebody promoted it"
+        return [f"{adapter} serves{why}. To take it back: intern adapters rollback {skill}"]
+    if run["decision"] != "promote":
+        return []
+    stands, promote = run["service"], f"intern adapters promote {adapter}"
+    if stands["state"] == "going":
+        return [f"the run has not ended; whether {adapter} goes into service is decided at its end"]
+    if stands["state"] == "served":
+        return [f"{adapter} served, and something else does now: {promote}"]
+    if stands["why"]:
+        return [f"{adapter} did not go into service. {stands['why'].removesuffix('.')}: {promote}"]
+    return [f"{adapter} waits for your approval: {promote}"]
+
+
+def _advice(run: Body) -> list[str]:
+    """What the verdict asks for; nothing where it is to promote."""
+    skill = run["skill"]
     if run["decision"] == "promote":
-        if run["serves"]:
-            return [f"{adapter} serves. To take it back: intern adapters rollback {skill}", look]
-        if run["stage"] == "promote":
-            return [f"{adapter} served, and something else does now: intern adapters promote {adapter}", look]
-        return [f"{adapter} waits for your approval: intern adapters promote {adapter}", look]
+        return []
     if run["decision"] == "inconclusive":
         collect = ((run.get("verdict") or {}).get("ruling") or {}).get("collect")
         more = f"about {collect} more" if collect else "more"
-        return [f"bring {more} examples (reviews, or intern examples import {skill} FILE), then learn again", look]
+        return [f"bring {more} examples (reviews, or intern examples import {skill} FILE), then learn again"]
     if run["decision"] == "prompting_is_enough":
         from intern.learning.judging.outcomes import EXAMPLES_OF
 
         best = ((run.get("verdict") or {}).get("ruling") or {}).get("best_prompt")
         if best in EXAMPLES_OF:
             key = f"prompting: {{examples: {EXAMPLES_OF[best]}}}"
-            return [f"put `{key}` into skill.yaml, and prompts have them from now on", look]
-        return ["nothing: the base model with the skill's instructions does it", look]
-    return [f"what served before still serves. Correct or add examples of {skill}, then learn again", look]
+            return [f"put `{key}` into skill.yaml, and prompts have them from now on"]
+        if run["serves"]:
+            return ["the base model with the skill's instructions does as well"]
+        return ["nothing: the base model with the skill's instructions does it"]
+    stays = "" if run["serves"] else "what served before still serves. "
+    return [f"{stays}Correct or add examples of {skill}, then learn again"]

@@ -23,6 +23,7 @@ RECONNECT_SECONDS = 60.0
 INTERRUPTED = 130  # what a shell calls a command that Ctrl-C ended
 ENDED = ("done", "failed", "cancelled")
 _PAUSE_SECONDS = 1.0
+_COMMANDS = {"learn": "intern learn", "evaluate": "intern eval", "synthesize": "intern examples write"}
 
 app = typer.Typer(help="List, show, follow, end and resume runs: trainings and evaluations.", no_args_is_help=True)
 
@@ -296,6 +297,14 @@ def _read(api: Api, run: str, take: Callable[[Event], object]) -> dict[str, Any]
             raise EngineUnavailable(f"The intern was started again. Go on with: intern runs follow {run}") from error
 
 
+def again(run: dict[str, Any]) -> str | None:
+    """The command that goes on with a run that was left in the middle, where nothing else works on the workspace. None
+    for a measurement with examples or answers of its own: who measures again may bring others."""
+    if run["kind"] == "evaluate" and run["recipe"].get("asked"):
+        return None
+    return f"{_COMMANDS[run['kind']]} {run['skill']}"
+
+
 def _interrupted(api: Api, run: str) -> None:
     """Ask what is to become of the run; who cannot be asked, or does not answer, leaves it."""
     later = "stop here, and have `intern up` go on later" if api.private else "leave it running"
@@ -305,10 +314,9 @@ def _interrupted(api: Api, run: str) -> None:
             answer = typer.prompt(f"Cancel the run, or {later}? [c/L]", default="", show_default=False, err=True)
     if answer.strip().lower() not in ("c", "cancel"):
         if api.private:
-            output.note(
-                f"{run} waits: `intern up`, or `intern learn` again, takes it up where it was. "
-                f"Or end it: intern runs cancel {run}"
-            )
+            command = again(api.get(f"/api/runs/{segment(run)}"))
+            also = f", or `{command}` again," if command else ""
+            output.note(f"{run} waits: `intern up`{also} goes on with it. Or end it: intern runs cancel {run}")
         else:
             output.note(f"{run} goes on. Follow it with: intern runs follow {run}")
         raise typer.Exit(INTERRUPTED)

@@ -203,8 +203,7 @@ class PrivateServer:
         workspace = Workspace(self._settings)
         if self._engine:
             try:
-                await workspace.engine.start()
-                await workspace.deployments.load()
+                await workspace.load_engine()
             except BaseException:
                 await workspace.close()
                 raise

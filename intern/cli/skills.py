@@ -75,7 +75,7 @@ def new(
         str | None, typer.Option(help="File with sample requests, one a line.", show_default=False)
     ] = None,
     retrieval: Annotated[
-        bool | None, typer.Option(help="Whether it answers from documents.", show_default=False)
+        bool | None, typer.Option(help="Whether it answers from documents; by default not.", show_default=False)
     ] = None,
     as_json: AsJson = False,
     home: Home = None,
@@ -85,7 +85,8 @@ def new(
     """Make a skill. What is not given is asked for, on a terminal.
 
     With --file it is one JSON object, as POST /api/skills takes it: name, title, description, instructions and, where
-    wanted, schema, retrieval, generation, review, learning, metrics, examples, utterances. The skill serves at once.
+    wanted, schema, retrieval, prompting, generation, review, learning, evaluation, metrics, examples, utterances. The
+    skill serves at once.
 
     ```bash
     intern skills new

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from intern.workspace import Workspace
 
 Host = Annotated[
-    str | None, typer.Option("--host", help="Address to listen on; otherwise INTERN_HOST.", show_default=False)
+    str | None,
+    typer.Option("--host", help="Address to listen on; otherwise INTERN_HOST, or 127.0.0.1.", show_default=False),
 ]
 Port = Annotated[
     int | None,
-    typer.Option("--port", "-p", help="Port; otherwise INTERN_PORT; 0 picks a free one.", show_default=False),
+    typer.Option("--port", "-p", help="Port; otherwise INTERN_PORT, or 8000; 0 picks a free one.", show_default=False),
 ]
 _TAKE_TRIES = 10
 _TAKE_SECONDS = 0.1
@@ -47,9 +48,9 @@ def up(home: Home = None, host: Host = None, port: Port = None, as_json: AsJson 
 
 
 def serve(home: Home = None, host: Host = None, port: Port = None, as_json: AsJson = False) -> None:
-    """Serve the API on this workspace until Ctrl-C, and nothing else.
+    """Start the intern on this workspace: the same as `intern up`.
 
-    As `intern up`, for installations whose work and learning run in processes of their own.
+    It learns and trains, too. This is the name that stays with the server when work gets processes of its own.
 
     ```bash
     intern serve --port 8080

@@ -13,12 +13,12 @@ from intern.errors import InvalidInput, NotFound, TrainingUnavailable
 from intern.learning.judging.outcomes import CANDIDATE, Outcome
 from intern.learning.judging.side_by_side import side_by_side
 from intern.learning.loop.judging import Verdict
-from intern.learning.reports.kept import Kept, Service
+from intern.learning.reports.kept import Kept
 from intern.learning.train.job import read_lines
 from intern.store import learning as store
 from intern.types import Dataset, Run
 from server.api.adapters import find_adapter, read_manifest
-from server.api.runs import find_run, serves
+from server.api.runs import find_run, service
 from server.auth import KeyedRoute, User, Work
 
 router = APIRouter(prefix="/api/runs", route_class=KeyedRoute, tags=["runs"])
@@ -74,7 +74,7 @@ def _kept(workspace: Work, run: Run, rivals: Sequence[str]) -> Kept:
         dataset=_dataset(workspace, run),
         curves=_curves(workspace, run),
         outcomes={name: _outcomes(workspace.parts.runs_folder / run.id, name) for name in rivals},
-        service=_service(workspace, run),
+        service=service(workspace, run),
     )
 
 
@@ -83,25 +83,6 @@ def _dataset(workspace: Work, run: Run) -> Dataset | None:
         return None
     with workspace.database.connect() as connection:
         return store.get_dataset(connection, run.team, run.dataset)
-
-
-def _service(workspace: Work, run: Run) -> Service | None:
-    """Where the run's adapter stands now."""
-    if run.adapter is None or run.kind != "learn":
-        return None
-    adapter = find_adapter(workspace, run.team, run.adapter)
-    with workspace.database.connect() as connection:
-        history = store.deployment_history(connection, run.team, run.skill)
-        told = [body for _, body in store.list_events(connection, run.team, run.id)]
-    if serves(workspace, run):
-        return Service(state="serves")
-    if run.stage == "promote" or any(change.version == adapter.version for change in history):
-        return Service(state="served")
-    if run.state in ("queued", "running"):
-        return Service(state="going")
-    refused = [str(body["text"]) for body in told if (body["kind"], body.get("stage")) == ("warning", "promote")]
-    why = refused[-1].removeprefix(f"{run.adapter} does not serve: ") if refused else ""
-    return Service(state="waits", why=why)
 
 
 def _curves(workspace: Work, run: Run) -> Mapping[str, Sequence[float]]:

@@ -17,6 +17,7 @@ from intern.errors import InternError, InvalidInput
 from intern.learning.examples.items import key_of
 from intern.learning.judging.outcomes import CANDIDATE, PROMPT_ONLY, SERVING
 from intern.learning.learner import Asked
+from intern.learning.reports.kept import Service
 from intern.learning.train.job import Event
 from intern.learning.train.recipe import Recipe, RecipeName
 from intern.skill import Skill, parse_example
@@ -182,11 +183,13 @@ def listed(
 
 @router.get("/{run}")
 def one(run: str, caller: User, workspace: Work) -> dict[str, Any]:
-    """One run, with its verdict once there is one, whether its adapter serves now, and whether it can be resumed."""
+    """One run, with its verdict once there is one, where its adapter stands now, and whether it can be resumed."""
     found, verdict = find_run(workspace, caller.team, run)
+    stands = service(workspace, found)
     return {
         **found.model_dump(mode="json"),
         "serves": serves(workspace, found),
+        "service": None if stands is None else stands.model_dump(mode="json"),
         "resumable": workspace.learner.resumable(found),
         "verdict": verdict,
     }
@@ -219,6 +222,23 @@ def serves(workspace: Work, run: Run) -> bool:
         deployment = store.get_deployment(connection, run.team, run.skill)
     serving = None if deployment is None else f"{deployment.skill}@v{deployment.version}"
     return serving == run.adapter is not None
+
+
+def service(workspace: Work, run: Run) -> Service | None:
+    """Where the adapter that the run made stands now. None: it made none."""
+    if run.adapter is None or run.kind != "learn":
+        return None
+    if serves(workspace, run):
+        return Service(state="serves")
+    with workspace.database.connect() as connection:
+        history = store.deployment_history(connection, run.team, run.skill)
+        if run.stage == "promote" or any(f"{run.skill}@v{change.version}" == run.adapter for change in history):
+            return Service(state="served")
+        if run.state in ("queued", "running"):
+            return Service(state="going")
+        told = [body for _, body in store.list_events(connection, run.team, run.id)]
+    refused = [str(body["text"]) for body in told if (body["kind"], body.get("stage")) == ("warning", "promote")]
+    return Service(state="waits", why=refused[-1].removeprefix(f"{run.adapter} does not serve: ") if refused else "")
 
 
 # --- what happens in it ----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from cli.owning import Outcome, Owner, make_home
 from made_learning import Script, script
 
+from intern.cli import run
 from intern.cli.connection import connect
 from intern.engines.fake import FakeEngine
 from intern.settings import Settings
@@ -88,6 +89,17 @@ def test_every_adapter_is_verified_and_the_bad_one_named(intern: Intern, learnin
     assert intern("adapters", "verify", two.name).code == 0
     refused = intern("adapters", "promote", one.name)
     assert (refused.code, serving(intern)) == (1, None)
+
+
+@pytest.mark.needs_model
+def test_a_command_on_a_new_workspace_works_with_the_adapters_that_came_with_it(tmp_path: Path) -> None:
+    """Without `intern up` before: a training would leave them out of its rivals, and keep them out of service."""
+    home = tmp_path / "home"
+    assert run(["init", str(home)]) == 0
+    with connect(home, None, None, engine=True) as api:
+        assert api.private
+        found = api.get("/api/deployments/support-triage")
+    assert (found["adapter"], found["by"], found["problem"]) == ("support-triage@v1", "workspace", None)
 
 
 @pytest.mark.needs_model

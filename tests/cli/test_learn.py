@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from intern.cli.learn import carry_out, learn
 from intern.cli.progress import BLOCKS, Course, duration, sparkline
 from intern.errors import Conflict, InvalidInput
 from intern.learning.examples.items import key_of
-from intern.learning.train.recipe import Precision, RecipeName
+from intern.learning.train.recipe import ABOUT, Precision, Recipe, RecipeName
 from intern.store import learning as store
 from intern.store import records
 from intern.types import Example, Run
@@ -126,6 +127,27 @@ def test_a_number_out_of_range_is_named(intern: Intern, learning: Script) -> Non
 def test_the_command_knows_every_recipe() -> None:
     assert get_args(get_type_hints(learn)["recipe"]) == get_args(RecipeName)
     assert get_args(get_args(get_type_hints(learn)["precision"])[0]) == get_args(Precision)
+
+
+def help_of(command: Callable[..., None], option: str) -> str:
+    """What `--help` says of an option."""
+    (found,) = get_type_hints(command, include_extras=True)[option].__metadata__
+    return str(found.help)
+
+
+def test_every_recipe_is_explained() -> None:
+    explained = " ".join((learn.__doc__ or "").split())
+    for name, about in ABOUT.items():
+        assert f"- {name}: {about}" in explained
+
+
+@pytest.mark.parametrize(
+    "option", ["rank", "alpha", "batch", "dropout", "precision", "chunk_tokens", "beta", "seed", "learning_rate"]
+)
+def test_every_number_of_a_training_is_told_with_its_default(option: str) -> None:
+    default = getattr(Recipe().fitted(rows=300, width=576), option)  # the default base model's width
+    value = default if isinstance(default, str) else f"{default:g}"
+    assert re.search(rf"(; |by default |: ){re.escape(value)}[.: ]", f"{help_of(learn, option)} ")
 
 
 def test_a_skill_learns_once_at_a_time(intern: Intern, learning: Script) -> None:
@@ -358,33 +380,60 @@ class Occupied:
         return {"data": self.listed}
 
 
-def held(ident: str, kind: str, state: str) -> dict[str, Any]:
-    return {"id": ident, "kind": kind, "state": state}
+def held(ident: str, kind: str, state: str, *, asked: bool = False) -> dict[str, Any]:
+    return {"id": ident, "kind": kind, "state": state, "skill": "leave", "recipe": {"asked": True} if asked else {}}
 
 
-def test_a_training_that_was_interrupted_goes_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+LEARN: dict[str, Any] = {"skill": "leave"}
+EVAL: dict[str, Any] = {"skill": "leave", "kind": "evaluate"}
+WRITE: dict[str, Any] = {"skill": "leave", "kind": "synthesize", "count": 4}
+BROUGHT: dict[str, Any] = {"examples": [{"input": "a day", "output": {"kind": "paid"}}]}
+
+
+@pytest.mark.parametrize(
+    ("left", "body"),
+    [
+        (held("run_2", "learn", "running"), LEARN),
+        (held("run_2", "evaluate", "running"), EVAL),
+        (held("run_2", "synthesize", "queued", asked=True), WRITE),
+    ],
+    ids=["learn", "eval", "write"],
+)
+def test_a_run_that_was_interrupted_goes_on_when_the_same_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], left: dict[str, Any], body: dict[str, Any]
 ) -> None:
     attended: list[str] = []
     monkeypatch.setattr("intern.cli.learn.attend", lambda api, run, **_: attended.append(run["id"]))
-    api: Any = Occupied(held("run_3", "learn", "failed"), held("run_2", "learn", "running"))
-    carry_out(api, {"skill": "leave"}, detach=False, as_json=True)
+    api: Any = Occupied(held("run_3", left["kind"], "failed"), left)
+    carry_out(api, body, detach=False, as_json=True)
     assert attended == ["run_2"]
     assert "run_2 of this skill has not ended; it goes on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("api", "body"),
+    ("left", "body"),
     [
-        (Occupied(held("run_2", "learn", "running"), private=False), {}),
-        (Occupied(held("run_2", "evaluate", "running")), {}),
-        (Occupied(held("run_2", "learn", "running")), {"kind": "evaluate"}),
+        (held("run_2", "evaluate", "running"), LEARN),
+        (held("run_2", "learn", "running"), EVAL),
+        (held("run_2", "evaluate", "running", asked=True), EVAL),
+        (held("run_2", "evaluate", "running"), EVAL | BROUGHT),
+        (held("run_2", "evaluate", "running", asked=True), EVAL | BROUGHT),
     ],
-    ids=["somebody else's", "of another kind", "another is asked for"],
+    ids=["an evaluation", "a training", "on a file", "not on a file", "on a file, perhaps another"],
 )
-def test_nothing_else_is_taken_for_it(api: Any, body: dict[str, Any]) -> None:
-    with pytest.raises(Conflict, match=r"run_2 .* `intern runs list --skill leave` shows it"):
-        carry_out(api, {"skill": "leave", **body}, detach=False, as_json=True)
+def test_what_is_not_the_same_is_not_taken_for_it_and_one_hears_what_to_do(
+    left: dict[str, Any], body: dict[str, Any]
+) -> None:
+    api: Any = Occupied(left)
+    with pytest.raises(Conflict, match=r"`intern up` goes on with it; `intern runs cancel run_2` gives it up") as said:
+        carry_out(api, body, detach=False, as_json=True)
+    assert "wait for it" not in said.value.message, "nothing works on it"
+
+
+def test_a_run_of_somebody_else_s_server_is_waited_for() -> None:
+    api: Any = Occupied(held("run_2", "learn", "running"), private=False)
+    with pytest.raises(Conflict, match=r"run_2 .*wait for it.* `intern runs list --skill leave` shows it"):
+        carry_out(api, LEARN, detach=False, as_json=True)
 
 
 # --- what is drawn ---------------------------------------------------------------------------------------------

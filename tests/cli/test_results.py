@@ -68,9 +68,43 @@ def test_all_right_is_said_without_a_list() -> None:
     ],
 )
 def test_where_prompting_is_enough_it_says_how_to_serve_that_prompt(best: str, step: str) -> None:
-    body = run(None, decision="prompting_is_enough", adapter="s@v1")
+    body = run(None, decision="prompting_is_enough", adapter="s@v1", serves=False)
     body["verdict"]["ruling"] = {"best_prompt": best}
     assert next_steps(body)[0].startswith(step)
+
+
+def judged(decision: str, state: str, why: str = "") -> list[str]:
+    """What to do after a verdict, by where the adapter stands now; without the last step, which is the report."""
+    service = {"state": state, "why": why}
+    return next_steps(run(None, decision=decision, adapter="s@v2", serves=state == "serves", service=service))[:-1]
+
+
+@pytest.mark.parametrize("decision", ["reject", "inconclusive", "prompting_is_enough"])
+def test_where_somebody_promoted_it_all_the_same_it_is_said_that_it_serves(decision: str) -> None:
+    first, *rest = judged(decision, "serves")
+    assert first == "s@v2 serves, since somebody promoted it. To take it back: intern adapters rollback s"
+    assert not [step for step in rest if "still serves" in step or "nothing" in step]
+    (only,) = judged(decision, "waits")
+    assert "rollback" not in only
+
+
+@pytest.mark.parametrize(
+    ("state", "why", "said"),
+    [
+        ("serves", "", "s@v2 serves. To take it back: intern adapters rollback s"),
+        ("served", "", "s@v2 served, and something else does now: intern adapters promote s@v2"),
+        ("going", "", "the run has not ended; whether s@v2 goes into service is decided at its end"),
+        ("waits", "", "s@v2 waits for your approval: intern adapters promote s@v2"),
+        (
+            "waits",
+            "The skill was changed while it trained. A person can promote it.",
+            "s@v2 did not go into service. The skill was changed while it trained. A person can promote it: "
+            "intern adapters promote s@v2",
+        ),
+    ],
+)
+def test_a_better_adapter_is_told_with_where_it_stands_and_why(state: str, why: str, said: str) -> None:
+    assert judged("promote", state, why) == [said]
 
 
 # --- measured without a candidate ---------------------------------------------------------------------------------

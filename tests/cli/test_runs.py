@@ -13,11 +13,12 @@ import pytest
 from cli.owning import Outcome, Owner, make_home
 from cli.test_terminal import on_a_terminal
 from made_learning import Script, script
+from typer import Exit
 
 from intern.cli import run as command
 from intern.cli import runs as module
 from intern.cli.connection import Api
-from intern.cli.runs import _read
+from intern.cli.runs import _read, follow_to_end
 from intern.engines.fake import FakeEngine
 from intern.errors import EngineUnavailable, InternError, NotAuthenticated, TrainingFailed
 from intern.settings import Settings
@@ -166,6 +167,40 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 GONE = EngineUnavailable("gone")
+
+
+class Left:
+    """The API of a command's own server, where Ctrl-C comes while a run goes on."""
+
+    private = True
+
+    def __init__(self, **run: Any) -> None:
+        self.run = {"id": "run_1", "skill": "leave", "recipe": {}, **run}
+
+    def events(self, path: str, *, after: int) -> Iterator[dict[str, Any]]:
+        raise KeyboardInterrupt
+
+    def get(self, path: str) -> dict[str, Any]:
+        return self.run
+
+
+@pytest.mark.parametrize(
+    ("run", "goes_on"),
+    [
+        ({"kind": "learn"}, "`intern up`, or `intern learn leave` again, goes on with it."),
+        ({"kind": "evaluate"}, "`intern up`, or `intern eval leave` again, goes on with it."),
+        ({"kind": "evaluate", "recipe": {"asked": True}}, "`intern up` goes on with it."),
+        ({"kind": "synthesize"}, "`intern up`, or `intern examples write leave` again, goes on with it."),
+    ],
+    ids=["learn", "eval", "eval of a file", "write"],
+)
+def test_who_interrupts_a_command_hears_what_really_goes_on_with_its_run(
+    run: dict[str, Any], goes_on: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api: Any = Left(**run)
+    with pytest.raises(Exit):
+        follow_to_end(api, "run_1", quiet=True)
+    assert capsys.readouterr().err == f"run_1 waits: {goes_on} Or end it: intern runs cancel run_1\n"
 
 
 def test_a_stream_that_breaks_off_is_taken_up_where_it_was(at_once: None) -> None:

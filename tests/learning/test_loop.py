@@ -349,6 +349,20 @@ def test_who_was_trained_on_what_is_asked_is_told(
     assert warning.startswith("3 of the 5 examples, or near copies of them, were trained on: levels@v1 may know")
 
 
+def test_an_adapter_that_came_with_the_workspace_was_trained_on_the_skill_s_folder(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, told = Parts(database, tmp_path, reply), list[Event]()
+    serving = in_service(parts, monkeypatch, []).model_copy(update={"dataset": None})
+    given = [brought(50), brought(51, input=f"  {example(51, 'train')['input'].upper()}"), brought(5), brought(103)]
+    verdict = compared(parts, skill(tmp_path, {}), told, serving=serving, examples=given)
+    assert verdict.trained_on == 2, "not the one that the folder holds out, nor the one that is not in it"
+    (warning,) = [event.text for event in told if event.kind == "warning"]
+    assert warning.startswith(
+        "2 of the 4 examples, or near copies of them, were trained on: levels@v1, which came with"
+    )
+
+
 def test_examples_that_are_new_to_everybody_come_without_a_warning(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

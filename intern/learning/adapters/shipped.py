@@ -1,10 +1,11 @@
 """Adapters that come with a workspace: named in its adapters/shipped.json, while its database knows nothing of them.
 
 In: the folder, the skills of a team, the base model in service. Out: rows in the store, as if the adapter had been
-promoted here, so that a new workspace serves from the first request on what it was delivered with. Only for a skill
-that never had an adapter here, and only after it was verified; what an adapter was called where it was trained, it is
-called here. What was trained here and lies in the same folder is none of this module's business: whether it serves is
-for the database alone to say.
+promoted here, so that a new workspace serves from the first request on what it was delivered with. Only for a skill of
+which nothing was ever put in service here, and only after it was verified. What an adapter was called where it was
+trained, it is called here, unless an adapter trained here has that number or a later one: then it gets the next. What
+was trained here and lies in the same folder is none of this module's business: whether it serves is for the database
+alone to say.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sqlalchemy.engine import Connection
 from sqlalchemy.engine import Engine as Database
 
 from intern.errors import InternError, ModelUnavailable
@@ -48,14 +50,14 @@ def adopt(
         return []
     with database.begin() as connection:
         serialise(connection, "adopt adapters")  # servers may start at the same moment
-        known = {adapter.skill for adapter in store.list_adapters(connection, team)}
-        known |= {deployment.skill for deployment in store.list_deployments(connection, team)}
+        decided = {deployment.skill for deployment in store.list_deployments(connection, team)}
         newest: dict[str, Adapter] = {}
-        for files in _worthy([root / digest for digest in named], base, shape, team, skills - known):
+        for files in _worthy([root / digest for digest in named], base, shape, team, skills - decided):
             adapter = _adapter(files)
             if adapter.skill not in newest or newest[adapter.skill].version < adapter.version:
                 newest[adapter.skill] = adapter
-        for adapter in newest.values():
+        adopted = [_numbered(connection, adapter) for adapter in newest.values()]
+        for adapter in adopted:
             store.put_adapter(connection, adapter)
             reason = "It came with the workspace."
             row = Deployment(
@@ -63,7 +65,7 @@ def adopt(
             )
             store.deploy(connection, row)
             log.info("skill %s is served by v%d, which came with the workspace", adapter.skill, adapter.version)
-    return list(newest.values())
+    return adopted
 
 
 def _named(root: Path) -> list[str]:
@@ -108,3 +110,9 @@ def _adapter(files: AdapterFiles) -> Adapter:
         decision="promote",
         created=manifest.created,
     )
+
+
+def _numbered(connection: Connection, adapter: Adapter) -> Adapter:
+    """The adapter under its own number, or under the next where one trained here has that or a later one."""
+    there = store.list_adapters(connection, adapter.team, skill=adapter.skill)
+    return adapter.model_copy(update={"version": max([adapter.version, *(other.version + 1 for other in there)])})

@@ -33,16 +33,18 @@ async def unlike(work: Work, train: Sequence[Kept], given: Sequence[Example]) ->
 
 async def trained_on(work: Work, given: Sequence[Example], serving: Adapter | None) -> int:
     """How many of the `given` examples, or near copies of them, were trained on for the adapter in service; warns where
-    there are any. An input counts that any training of the skill has seen, since adapters come one after the other."""
+    there are any. An input counts that any training of the skill has seen, since adapters come one after the other. Of
+    an adapter that came with the workspace the database has no dataset: it was trained on the skill's folder."""
     if serving is None:
         return 0
     keys, trained = await stored(_trained, work, serving)
     near = await asyncio.to_thread(copies_of, given, trained)
     seen = sum(place in near or key_of(example) in keys for place, example in enumerate(given))
     if seen:
+        came = "" if serving.dataset else ", which came with the workspace and was trained on the skill's folder,"
         text = (
-            f"{seen} of the {len(given)} examples, or near copies of them, were trained on: {serving.name} may know "
-            "their answers by heart, and its score says little about requests that are new to it"
+            f"{seen} of the {len(given)} examples, or near copies of them, were trained on: {serving.name}{came} may "
+            "know their answers by heart, and its score says little about requests that are new to it"
         )
         await work.tell(Event(kind="warning", stage="evaluate", text=text))
     return seen
@@ -70,5 +72,7 @@ def _trained(work: Work, serving: Adapter) -> tuple[set[str], list[Example]]:
     team = work.run.team
     with work.parts.database.connect() as connection:
         keys = store.trained_keys(connection, team, work.skill.name)
-        examples = store.dataset_examples(connection, team, serving.dataset, "train") if serving.dataset else []
-    return keys, examples
+        if serving.dataset:
+            return keys, store.dataset_examples(connection, team, serving.dataset, "train")
+    folder = [example for example in work.skill.examples if example.split != "heldout"]
+    return keys | {key_of(example) for example in folder}, folder

@@ -125,11 +125,34 @@ def test_a_damaged_adapter_is_not_used_and_another_skill_s_is(database: Database
     assert adopted(database, tmp_path) == ["writing@v1"]
 
 
-def test_a_skill_that_had_an_adapter_here_gets_none_from_outside(database: Database, tmp_path: Path) -> None:
+def trained(database: Database, version: int) -> None:
+    """An adapter that was made here."""
     with database.begin() as connection:
         store.put_adapter(
-            connection, Adapter(team=TEAM, skill="sorting", version=1, digest="d", base=BASE, created=now())
+            connection, Adapter(team=TEAM, skill="sorting", version=version, digest="d", base=BASE, created=now())
         )
+
+
+@pytest.mark.parametrize(("here", "shipped", "name"), [(1, 1, "v2"), (4, 1, "v5"), (1, 3, "v3")])
+def test_beside_one_that_was_trained_here_and_never_served_it_serves_under_a_free_name(
+    database: Database, tmp_path: Path, here: int, shipped: int, name: str
+) -> None:
+    trained(database, here)
+    folder = ship(tmp_path, version=shipped)
+    assert adopted(database, tmp_path) == [f"sorting@{name}"]
+    with database.connect() as connection:
+        digests = {adapter.name: adapter.digest for adapter in store.list_adapters(connection, TEAM)}
+        (serving,) = store.list_deployments(connection, TEAM)
+    assert digests == {f"sorting@v{here}": "d", f"sorting@{name}": folder.name}
+    assert f"v{serving.version}" == name
+
+
+def test_a_skill_of_which_something_was_put_in_service_here_gets_none_from_outside(
+    database: Database, tmp_path: Path
+) -> None:
+    trained(database, 1)
+    with database.begin() as connection:
+        store.deploy(connection, Deployment(team=TEAM, skill="sorting", version=1, changed=now(), by="run r"))
         # Of this one the base model was chosen, though nothing was ever trained.
         store.deploy(connection, Deployment(team=TEAM, skill="writing", version=None, changed=now(), by="admin"))
     ship(tmp_path, version=2)

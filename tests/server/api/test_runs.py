@@ -412,6 +412,30 @@ def test_the_report_says_where_the_adapter_stands_now(server: Any, learning: Scr
     assert "does not serve any more" in said(promoted)
 
 
+def test_a_run_says_where_its_adapter_stands_and_why_it_did_not_go_into_service(server: Any, learning: Script) -> None:
+    def stands(run: dict[str, Any]) -> Any:
+        return server.http("user").get(f"/api/runs/{run['id']}").json()["service"]
+
+    def serve(adapter: str) -> None:
+        answer = server.http().post("/api/deployments", json={"skill": "mood", "adapter": adapter})
+        assert answer.status_code in (200, 201), answer.text
+
+    learning.hold = True
+    overtaken = begin(server)
+    in_training(server, overtaken)
+    assert stands(overtaken) is None, "there is no adapter yet"
+    other = learning.adapter("default", "mood").name
+    serve(other)
+    learning.go_on()
+    made = ended(server, overtaken)["adapter"]
+    why = "Something else serves now than it was judged against. A person can promote it."
+    assert stands(overtaken) == {"state": "waits", "why": why}
+    serve(made)
+    assert stands(overtaken) == {"state": "serves", "why": ""}
+    serve(other)
+    assert stands(overtaken) == {"state": "served", "why": ""}
+
+
 def test_a_report_whose_answers_could_not_be_written_has_all_but_the_examples(server: Any, learning: Script) -> None:
     run = begin(server)
     ended(server, run)
