@@ -8,7 +8,8 @@ from typing import Any
 from intern.learning.examples.dataset import build
 from intern.learning.examples.items import Built, Gathered
 from intern.schema import OutputSchema, check_schema
-from intern.types import Example
+from intern.skill import Skill
+from intern.types import Example, Message, Passage
 
 SCHEMA = check_schema(
     {
@@ -30,6 +31,11 @@ def text(number: int) -> str:
 
 def example(number: int, topic: str = "order", **more: Any) -> Example:
     return Example(**{"id": f"e{number}", "input": text(number), "output": {"topic": topic}, **more})
+
+
+async def no_passages(skill: Skill, conversation: Sequence[Message]) -> Sequence[Passage]:
+    """What is retrieved for a skill without documents."""
+    return ()
 
 
 def no_redaction(example: Example) -> tuple[Example, str | None]:

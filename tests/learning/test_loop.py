@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_examples import no_passages
 from sqlalchemy.engine import Engine as Database
 
 from intern.engines.base import EngineRequest
 from intern.engines.fake import FakeEngine
 from intern.errors import EngineFailure, InvalidInput
 from intern.learning.examples.items import key_of
-from intern.learning.examples.rows import Retrieves, no_passages
+from intern.learning.examples.rows import Retrieves
 from intern.learning.judging.evaluate import Generated
 from intern.learning.judging.parity import Parity
 from intern.learning.loop.contracts import BaseModel, Work

@@ -26,11 +26,6 @@ class Retrieves(Protocol):
         ...
 
 
-async def no_passages(skill: Skill, conversation: Sequence[Message]) -> Sequence[Passage]:
-    """For a skill without documents."""
-    return ()
-
-
 def conversation_of(example: Example) -> tuple[Message, ...]:
     """The input as messages."""
     return (Message(role="user", content=example.input),) if isinstance(example.input, str) else example.input

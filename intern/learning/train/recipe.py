@@ -10,7 +10,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from intern.errors import InvalidInput
 from intern.types import Model
 
 RecipeName = Literal["lora", "qlora-4bit", "lora-8bit", "completion-then-sft", "dpo"]
@@ -37,7 +36,7 @@ class Recipe(Model):
     `epochs` None: chosen from the number of rows; `learning_rate` None: from the base model's width. See `fitted`.
     """
 
-    name: RecipeName = "lora"
+    name: RecipeName = Field(default="lora", description="; ".join(f"{name}: {what}" for name, what in ABOUT.items()))
     rank: int = Field(default=16, ge=1, le=256)
     alpha: int = Field(default=32, ge=1, le=1024)
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -76,10 +75,3 @@ def _learning_rate(width: int) -> float:
     4096: 0.002 and 0.00043. What was measured: docs/learning.md.
     """
     return float(f"{min(MOST_LEARNING_RATE, 7.5e-4 * (2000 / width) ** 0.781):.2g}")
-
-
-def recipe(name: str, **numbers: float | int) -> Recipe:
-    """The recipe of that name, with other numbers where given. Raises InvalidInput for an unknown name."""
-    if name not in ABOUT:
-        raise InvalidInput(f"There is no recipe '{name}'. Recipes: {', '.join(ABOUT)}.", param="recipe")
-    return Recipe.model_validate({"name": name, **numbers})

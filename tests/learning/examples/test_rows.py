@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from made_examples import no_passages
 
 from intern import prompt as prompts
 from intern.engines.fake import FakeEngine
-from intern.learning.examples.rows import make_pairs, make_rows, no_passages, written
+from intern.learning.examples.rows import make_pairs, make_rows, written
 from intern.skill import Skill, write_skill
 from intern.types import Example, Message, Passage
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_examples import no_passages
 
 from intern.engines.base import EngineRequest
 from intern.engines.fake import FakeEngine
-from intern.learning.examples.rows import no_passages
 from intern.learning.judging.evaluate import Evaluation, rivals, score
 from intern.learning.judging.outcomes import Outcome
 from intern.learning.judging.probes import MOST_REPEATED, Probed, consistency, probe

@@ -16,7 +16,7 @@ from intern.learning.loop.making import Making
 from intern.learning.train import job as jobs
 from intern.learning.train import process as training
 from intern.learning.train.job import Event, Pair, Row
-from intern.learning.train.recipe import RecipeName, recipe
+from intern.learning.train.recipe import Recipe, RecipeName
 from intern.store import learning as store
 from intern.store.engine import open_database
 from intern.store.learning import Collected
@@ -54,7 +54,7 @@ def written(
     monkeypatch.setattr(training, "train", train_nothing)
     parts: Any = Parts(root)
     run = Run(id="run_1", team="default", skill="levels", state="running", created=now())
-    work = Work(parts, skill(root, {}), run, recipe(name), tell)
+    work = Work(parts, skill(root, {}), run, Recipe(name=name), tell)
     with pytest.raises(TrainingFailed, match="Enough"):
         asyncio.run(Making(work).make(parts.base, DATASET, train, heldout))
     parts.database.dispose()

@@ -18,7 +18,7 @@ from intern.errors import StoreFailure, TrainingFailed
 from intern.learning.train import job as jobs
 from intern.learning.train import process as training
 from intern.learning.train.job import Event, Job, Pair, Row
-from intern.learning.train.recipe import recipe
+from intern.learning.train.recipe import Recipe
 from intern.types import Message
 
 pytestmark = pytest.mark.trains
@@ -53,7 +53,7 @@ def job(base: Path, **changes: Any) -> Job:
     context = int(str(numbers.pop("context", 256)))
     return Job(
         base=str(base),
-        recipe=recipe(name, **numbers),
+        recipe=Recipe.model_validate({"name": name, **numbers}),
         context=context,
         threads=1,
         checkpoint_seconds=seconds,

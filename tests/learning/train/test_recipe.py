@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from intern.errors import InvalidInput
 from intern.learning.train.job import Job
-from intern.learning.train.recipe import EPOCHS, MOST_EPOCHS, STEPS, Recipe, recipe
+from intern.learning.train.recipe import EPOCHS, MOST_EPOCHS, STEPS, Recipe
 
 WIDTH = 576
 
@@ -38,7 +37,7 @@ def test_the_wider_the_base_model_the_smaller_the_learning_rate(width: int, rate
 
 
 def test_numbers_that_were_given_stay() -> None:
-    asked = recipe("lora", epochs=2, learning_rate=1e-4)
+    asked = Recipe(epochs=2, learning_rate=1e-4)
     assert asked.fitted(10, WIDTH) == asked
     fitted = Recipe().fitted(64, WIDTH)
     assert fitted.fitted(1_000, 4096) == fitted
@@ -47,8 +46,3 @@ def test_numbers_that_were_given_stay() -> None:
 def test_a_job_leaves_no_choice() -> None:
     with pytest.raises(ValidationError, match="not fitted"):
         Job(base="b", recipe=Recipe(epochs=2), context=512, threads=1)
-
-
-def test_an_unknown_recipe_names_those_there_are() -> None:
-    with pytest.raises(InvalidInput, match="lora, qlora-4bit"):
-        recipe("magic")
