@@ -65,7 +65,7 @@ LEARNING: dict[str, set[str]] = {
     "judging": {"claims", "examples", "settled", "train"},
     "teaching": {"claims", "examples"},
     "synthesis": {"claims", "examples", "judging", "settled", "teaching"},
-    "loop": {"adapters", "examples", "judging", "settled", "synthesis", "train"},
+    "loop": {"adapters", "disk", "examples", "judging", "settled", "synthesis", "train"},
     "reports": {"judging", "loop"},
     "export": {"adapters", "disk", "examples", "judging", "loop", "train"},
     "parts": {"examples", "judging", "loop", "privacy"},
@@ -75,7 +75,7 @@ LEARNING: dict[str, set[str]] = {
     "budget": set(),
     "learner": {"adapters", "budget", "carrying", "journal", "leftovers", "loop", "settled", "train"},
     "triggers": {"budget", "examples"},
-    "erasure": {"learner", "parts"},
+    "erasure": {"learner", "loop", "parts"},
 }
 EDGES = {"cli"}  # of the library: it may use all of it
 

@@ -289,7 +289,7 @@ def test_leaving_a_stream_stops_the_engine_and_is_recorded(setting: Setting) -> 
 
     engine = asyncio.run(scenario())
     assert engine.closed_early == 1
-    assert engine.gate.running == 0
+    assert engine.turns.running == 0
     assert (setting.notebook.records[0].error or "").startswith("cancelled")
 
 
@@ -323,7 +323,7 @@ def test_when_one_of_n_fails_all_are_stopped(setting: Setting) -> None:
     pipeline, engine = setting.pipeline("fine", EngineFailure("it broke"))
     with pytest.raises(EngineFailure):
         asyncio.run(pipeline.answer(ask("chat", sampling=Sampling(n=2))))
-    assert engine.gate.running == 0
+    assert engine.turns.running == 0
 
 
 def test_the_request_decides_over_the_skills_settings(setting: Setting) -> None:
@@ -520,7 +520,7 @@ def test_a_stream_ends_at_its_deadline_however_slowly_it_is_heard(setting: Setti
 
         with pytest.raises(DeadlineExceeded):
             await listen()
-        assert engine.gate.running == 0
+        assert engine.turns.running == 0
         return heard
 
     assert len(asyncio.run(scenario())) < 4

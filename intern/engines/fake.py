@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 
 from intern.engines.base import EngineInfo, EngineRequest, Token, time_left
-from intern.engines.gate import Gate
+from intern.engines.turns import Turns
 from intern.errors import ContextOverflow, DeadlineExceeded, EngineUnavailable, InternError
 from intern.types import Usage
 
@@ -44,7 +44,7 @@ class FakeEngine:
         self.pause.set()
         self.fail_after = fail_after
         self.failure = failure
-        self.gate = Gate(slots, queue)
+        self.turns = Turns(slots, queue)
         self.down: str | None = None
         self._info = EngineInfo(kind="fake", model="fake", context=context, slots=slots, tools=tools)
         self._adapters: dict[str, str] = {}
@@ -61,11 +61,11 @@ class FakeEngine:
 
     @property
     def load(self) -> tuple[int, int]:
-        return self.gate.running, self.gate.waiting
+        return self.turns.running, self.turns.waiting
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[Token, None]:
         started = time.monotonic()
-        entered = await self.gate.enter(request.deadline)
+        entered = await self.turns.enter(request.deadline)
         finished = False
         try:
             self.requests.append(request)
@@ -93,7 +93,7 @@ class FakeEngine:
             raise DeadlineExceeded(f"The answer was not finished in {request.deadline:g} s.") from error
         finally:
             self.closed_early += not finished
-            self.gate.leave(entered)
+            self.turns.leave(entered)
 
     async def count_tokens(self, text: str) -> int:
         return len(text.split())

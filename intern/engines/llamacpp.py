@@ -26,7 +26,7 @@ from typing import Any
 import httpx2
 
 from intern.engines.base import EngineInfo, EngineRequest, Token, identifiers, time_left
-from intern.engines.gate import Gate
+from intern.engines.turns import Turns
 from intern.errors import ContextOverflow, DeadlineExceeded, EngineFailure, EngineUnavailable, InvalidInput
 from intern.schema import check_schema
 from intern.types import Json, Message, Usage
@@ -57,7 +57,7 @@ class LlamaCppEngine:
         self._slots = slots
         self._threads = threads
         self._gpu_layers = gpu_layers
-        self._gate = Gate(slots, queue)
+        self._turns = Turns(slots, queue)
         self._adapters: dict[str, str] = dict(adapters or {})
         self._current: _Server | None = None
         self._servers: set[_Server] = set()  # the one in service, and those that are still used
@@ -98,7 +98,7 @@ class LlamaCppEngine:
     @property
     def load(self) -> tuple[int, int]:
         """(requests running, requests waiting)."""
-        return self._gate.running, self._gate.waiting
+        return self._turns.running, self._turns.waiting
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[Token, None]:
         started = time.monotonic()
@@ -123,19 +123,19 @@ class LlamaCppEngine:
             except Exception as error:
                 hand_over(error)
 
-        entered = await self._gate.enter(request.deadline)
+        entered = await self._turns.enter(request.deadline)
         try:
             server = self._server()  # only now: the wait may have outlasted a swap
             prompt = json.dumps(body | server.choose(request.adapter))
             job = loop.run_in_executor(self._pool, run, server, prompt)
         except BaseException:
-            self._gate.leave(entered)
+            self._turns.leave(entered)
             raise
         server.join()
 
         def done(_: Any) -> None:
             # The slot is free when llama.cpp is done with it, which may be later than the reader's leaving.
-            self._gate.leave(entered)
+            self._turns.leave(entered)
             server.leave()
 
         job.add_done_callback(done)

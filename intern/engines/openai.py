@@ -16,7 +16,7 @@ import openai
 from openai.types.chat import ChatCompletionChunk
 
 from intern.engines.base import EngineInfo, EngineRequest, Token, identifiers, time_left
-from intern.engines.gate import Gate
+from intern.engines.turns import Turns
 from intern.errors import (
     ContextOverflow,
     DeadlineExceeded,
@@ -40,7 +40,7 @@ class OpenAIEngine:
         self._client = openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=1)
         self._model = model
         self._url = url
-        self._gate = Gate(slots, queue)
+        self._turns = Turns(slots, queue)
         self._info = EngineInfo(kind="openai", model=f"{model} at {url}", context=context, slots=slots, tools=True)
 
     async def start(self) -> None:
@@ -55,13 +55,13 @@ class OpenAIEngine:
 
     @property
     def load(self) -> tuple[int, int]:
-        return self._gate.running, self._gate.waiting
+        return self._turns.running, self._turns.waiting
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[Token, None]:
         if request.adapter is not None:
             raise EngineUnavailable(f"The endpoint {self._url} cannot serve the adapter {request.adapter}.")
         started = time.monotonic()
-        entered = await self._gate.enter(request.deadline)
+        entered = await self._turns.enter(request.deadline)
         finished = False
         try:
             async with asyncio.timeout(time_left(request, started)):
@@ -83,7 +83,7 @@ class OpenAIEngine:
         except openai.OpenAIError as error:
             raise _translate(error, self._info.context) from None  # its text may quote the request
         finally:
-            self._gate.leave(entered)
+            self._turns.leave(entered)
 
     async def count_tokens(self, text: str) -> int:
         """An upper estimate: four small letters of a word a token, and each other byte of UTF-8 a token of its own.

@@ -8,6 +8,8 @@ folder written to, which its owners keep: skills whose folders still hold exampl
 HTTP.
 
 The files go first: after a crash between the two, the rows are still there to find them by, and asking again ends it.
+An evaluation's examples may stand in no row: given in a file, replaced by a later review, deleted by hand. Its folder
+says whose they were (`RunFolder.owners`), and forgets that last.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ from sqlalchemy.engine import Connection
 
 from intern.errors import InvalidInput
 from intern.learning.learner import Learner
+from intern.learning.loop.folder import Owner, RunFolder
 from intern.learning.parts import WorkspaceParts
 from intern.library import SkillLibrary
 from intern.store import learning as store
 from intern.store import records
-from intern.types import Json, Model
+from intern.types import Json, Model, Run
 
+_MOST = 100_000  # runs that are looked at
 _GOING = ("queued", "running")  # one that waits has data only where it was resumed
 
 
@@ -79,8 +83,9 @@ class Erasure:
 
     async def _erase(self, team: str, delete: Callable[[Connection], dict[str, int]], whose: store.Whose) -> Erased:
         def rows(delete: Callable[[Connection], dict[str, int]]) -> tuple[dict[str, int], store.Reached, store.Traces]:
+            there = self._traces(team, whose)
             with self._parts.database.begin() as connection:
-                there = store.traces(connection, team, whose)
+                there = _both(there, store.traces(connection, team, whose))
                 return delete(connection), store.erase(connection, team, whose), there
 
         await asyncio.to_thread(self._flush)
@@ -89,7 +94,7 @@ class Erasure:
         await asyncio.to_thread(self._clean, team, traces)
         counts, reached, there = await asyncio.to_thread(rows, delete)
         traces = _both(traces, there)
-        if traces.skills:  # a run that began in between had read the examples already
+        if traces.skills or traces.runs:  # a run that began in between had read the examples already
             cancelled += await self._end_runs(team, traces)
             _, late, there = await asyncio.to_thread(rows, lambda connection: {})
             await asyncio.to_thread(self._clean, team, _both(traces, there))
@@ -102,20 +107,28 @@ class Erasure:
 
     def _traces(self, team: str, whose: store.Whose) -> store.Traces:
         with self._parts.database.connect() as connection:
-            return store.traces(connection, team, whose)
+            found = store.traces(connection, team, whose)
+            evaluated = store.list_runs(connection, team, kind="evaluate", limit=_MOST)
+        runs = {}
+        for run in evaluated:
+            owners = self._folder(run).owners().items()
+            if theirs := frozenset(example for example, owner in owners if _is_of(owner, whose)):
+                runs[run.id] = theirs
+        return found.model_copy(update={"runs": runs})
+
+    def _folder(self, run: Run) -> RunFolder:
+        return RunFolder(self._parts.runs_folder / run.id)
 
     async def _end_runs(self, team: str, traces: store.Traces) -> list[str]:
-        """Cancel what works with the data: runs on its datasets, and runs that are collecting examples."""
+        """Cancel what works with the data: runs on its datasets, runs that are collecting examples, evaluations."""
 
         def going() -> list[str]:
             with self._parts.database.connect() as connection:
-                runs = [
-                    run
-                    for skill in traces.skills
-                    for run in store.list_runs(connection, team, skill=skill, states=_GOING, limit=1_000)
-                ]
-            collecting = [run for run in runs if run.dataset is None and run.state == "running"]
-            return [run.id for run in runs if run in collecting or run.dataset in traces.datasets]
+                runs = store.list_runs(connection, team, states=_GOING, limit=_MOST)
+            near = [run for run in runs if run.skill in traces.skills]
+            collecting = [run for run in near if run.dataset is None and run.state == "running"]
+            works = [run for run in near if run in collecting or run.dataset in traces.datasets]
+            return [run.id for run in runs if run in works or run.id in traces.runs]
 
         ended = []
         for run in await asyncio.to_thread(going):
@@ -125,17 +138,20 @@ class Erasure:
         return ended
 
     def _clean(self, team: str, traces: store.Traces) -> None:
-        if not traces.examples:
-            return
-        for skill in traces.skills:
+        with self._parts.database.connect() as connection:
+            near = [r for skill in traces.skills for r in store.list_runs(connection, team, skill=skill, limit=_MOST)]
+            runs = {run.id: run for run in near} | {run: store.get_run(connection, team, run) for run in traces.runs}
+        for skill in traces.skills.union(run.skill for run in runs.values()):
             self._parts.memory(team, skill).forget()
-            with self._parts.database.connect() as connection:
-                runs = store.list_runs(connection, team, skill=skill, limit=100_000)
-            for run in runs:
-                folder = self._parts.runs_folder / run.id
-                reached = [_without(file, traces.examples) for file in sorted(folder.rglob("*.jsonl"))]
-                if run.state != "running" and (any(reached) or run.dataset in traces.datasets):
-                    self._learner.clear(run)
+        for run in runs.values():
+            own = traces.runs.get(run.id, frozenset())
+            examples = own | traces.examples if run.skill in traces.skills else own
+            folder = self._folder(run)
+            reached = [_without(file, examples) for file in sorted(folder.path.rglob("*.jsonl"))]
+            if run.state != "running" and (any(reached) or own or run.dataset in traces.datasets):
+                self._learner.clear(run)
+            if run.state not in _GOING:
+                folder.disown(examples)
 
 
 def _both(one: store.Traces, other: store.Traces) -> store.Traces:
@@ -143,7 +159,16 @@ def _both(one: store.Traces, other: store.Traces) -> store.Traces:
         examples=one.examples | other.examples,
         skills=one.skills | other.skills,
         datasets=one.datasets | other.datasets,
+        runs={
+            run: one.runs.get(run, frozenset()) | other.runs.get(run, frozenset()) for run in (*one.runs, *other.runs)
+        },
     )
+
+
+def _is_of(owner: Owner, whose: store.Whose) -> bool:
+    if whose.person is not None:
+        return owner.person == whose.person
+    return owner.record == whose.record
 
 
 def _without(file: Path, examples: frozenset[str]) -> bool:

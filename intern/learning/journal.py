@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from intern.learning.settled import stored
 from intern.learning.train.job import Event
 from intern.store import learning as store
 from intern.store.lock import serialise
-from intern.types import Adapter, Json, Run
+from intern.types import Adapter, Json, Run, now
 
 ENDED = ("done", "failed", "cancelled")
 _PASSING = {"answers"}  # told to followers, not kept: there are hundreds
@@ -58,11 +59,20 @@ class Journal:
         await self.tell(run, Event(kind=run.state, text="given up"))
         self.forget(run)
 
-    async def end(self, run: Run) -> None:
-        """Keep the end of a run that nobody carries out, and tell it."""
-        await self.tell(run, Event(kind=run.state))
-        await self.save(run)
+    async def end(self, run: Run) -> bool:
+        """Keep that a run which nobody carries out is cancelled, and tell it. False, and nothing is kept or told, when
+        it has ended meanwhile."""
+        kept = await stored(self._end, run, now())
+        await self._notify()
         self.forget(run)
+        return kept
+
+    async def ask_to_end(self, run: Run) -> bool:
+        """Keep that a run is to be ended by whoever carries it out. False, and nothing is kept, when it has ended
+        meanwhile."""
+        kept = await stored(self._ask_to_end, run)
+        await self._notify()
+        return kept
 
     async def get(self, team: str, run: str) -> Run:
         """Raises NotFound, also for another team's."""
@@ -170,6 +180,28 @@ class Journal:
                 run = run.model_copy(update={"state": "cancelled"})
             store.save_run(connection, run)
             return True
+
+    def _end(self, run: Run, when: datetime) -> bool:
+        """In one: what a run came to that another process ends at this moment is not written over."""
+        with self._database.begin() as connection:
+            serialise(connection, _runs_of(run))
+            found = store.get_run(connection, run.team, run.id, lock=True)
+            if found.ended is not None:
+                return found.ended == when  # or the connection was lost after it had been kept
+            told = store.list_events(connection, run.team, run.id)
+            ended = found.model_copy(update={"state": "cancelled", "ended": when})
+            store.save_run(connection, ended)
+            body = Event(kind=ended.state).model_dump(mode="json", exclude_defaults=True)
+            store.add_event(connection, run.team, run.id, told[-1][0] + 1 if told else 0, body)
+            return True
+
+    def _ask_to_end(self, run: Run) -> bool:
+        with self._database.begin() as connection:
+            serialise(connection, _runs_of(run))
+            found = store.get_run(connection, run.team, run.id, lock=True)
+            if found.ended is None:
+                store.save_run(connection, found.model_copy(update={"state": "cancelled"}))
+            return found.ended is None
 
     def _put_verdict(self, run: Run, verdict: Mapping[str, Json], adapter: Adapter | None) -> bool:
         with self._database.begin() as connection:

@@ -155,7 +155,7 @@ class Learner:
         try:
             await self._journal.queue(run)
         except BaseException:  # what was asked with must not be left where no run leads to it
-            await settled(folder.clear)
+            await settled(folder.clear, everything=True)
             raise
         self._wake.set()
         return run
@@ -183,10 +183,11 @@ class Learner:
                 if found.state not in ENDED:  # it was ended before it could begin
                     self._asked_to_end.discard(run)
                     await self._end(found)
-            elif found.state != "queued" and not await self._nobody_else():
-                await self._end_elsewhere(found)
             else:
-                await self._end(found)
+                elsewhere = found.state != "queued" and not await self._nobody_else()
+                if not await (self._end_elsewhere(found) if elsewhere else self._end(found)):
+                    found = await self._journal.get(team, run)
+                    raise InvalidInput(f"The run {run} has ended already: {found.state}.")
             return await self._journal.get(team, run)
 
     async def resume(self, team: str, run: str, *, by: str = "") -> Run:
@@ -216,7 +217,7 @@ class Learner:
         return self._leftovers.resumable(run)
 
     def clear(self, run: Run) -> None:
-        """Remove what a run that nobody carries out keeps, but its outcomes; blocking. Raises OSError."""
+        """Remove what only the work of a run that nobody carries out needed; blocking. Raises OSError."""
         self._leftovers.folder(run).clear()
 
     async def forget(self, team: str, skill: str) -> None:
@@ -227,18 +228,22 @@ class Learner:
         """(ordinal, event) from `after` on, those to come included, until the run has ended. Raises NotFound."""
         return self._journal.follow(team, run, after=after)
 
-    async def _end(self, run: Run) -> None:
-        """End a run that nobody carries out."""
-        await self._journal.end(run.model_copy(update={"state": "cancelled", "ended": now()}))
+    async def _end(self, run: Run) -> bool:
+        """End a run that nobody carries out. False when it came to its end meanwhile."""
+        if not await self._journal.end(run):
+            return False
         await settled(self.clear, run)
+        return True
 
-    async def _end_elsewhere(self, run: Run) -> None:
-        """Have the process that carries the run out end it: it looks now and then, and says when it has."""
-        await self._journal.save(run.model_copy(update={"state": "cancelled"}))
+    async def _end_elsewhere(self, run: Run) -> bool:
+        """Have the process that carries the run out end it: it looks now and then, and says when it has. False when it
+        came to its end meanwhile."""
+        if not await self._journal.ask_to_end(run):
+            return False
         for _ in range(round(_END_SECONDS / self._look)):
             await asyncio.sleep(self._look)
             if (await self._journal.get(run.team, run.id)).ended is not None:
-                return
+                return True
         raise Conflict(f"Another server carries out the run {run.id} and has not ended it yet. Ask again in a minute.")
 
     async def _nobody_else(self) -> bool:

@@ -9,29 +9,24 @@ out.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-
-from sqlalchemy.engine import Connection
+import time
+from collections.abc import Sequence
 
 from intern.errors import Conflict, InvalidInput
 from intern.learning.adapters import adapter as adapters
 from intern.learning.journal import ENDED
+from intern.learning.loop.collecting import anew, check_frozen
 from intern.learning.loop.contracts import Parts
 from intern.learning.loop.folder import RunFolder
 from intern.learning.train.disk import sweep_unpacked
 from intern.skill import Skill
 from intern.store import learning as store
-from intern.types import Run, RunKind
+from intern.types import Run
 
 log = logging.getLogger(__name__)
 
 _MOST = 100_000  # runs that are looked at
-_LOOKED_UP = 1_000  # examples at a time
-_ANEW: Mapping[RunKind, str] = {
-    "learn": "intern learn",
-    "evaluate": "intern eval",
-    "synthesize": "intern examples write",
-}
+_ASKED_SECONDS = 86_400.0  # after which a run that was never queued is none any more
 
 
 class Leftovers:
@@ -53,31 +48,15 @@ class Leftovers:
         is so: base model, schema, examples, or when its adapter serves by now."""
         if not self.resumable(run):
             raise InvalidInput(nothing_left(run))
-        anew, base = _anew(run), self._parts.base
+        base = self._parts.base
         self.folder(run).check(base.sha256 if base else None, skill.schema)
         with self._parts.database.connect() as connection:
             serving = store.get_deployment(connection, run.team, run.skill)
             if serving is not None and serving.version is not None:
                 adapter = store.get_adapter(connection, run.team, run.skill, serving.version)
                 if adapter.run == run.id:  # judged now, it would have itself for a rival
-                    raise Conflict(f"Its adapter {adapter.name} serves already. {anew}")
-            if deleted := self._deleted(connection, run):
-                raise Conflict(f"It began with examples that were deleted since ({deleted}). {anew}")
-
-    def _deleted(self, connection: Connection, run: Run) -> int:
-        """How many examples of a run's dataset the skill has no more; of its folder's, the store knows nothing."""
-        if run.dataset is None:
-            return 0
-        frozen = [
-            example.id
-            for split in ("train", "heldout")
-            for example in store.dataset_examples(connection, run.team, run.dataset, split)
-            if example.provenance != "folder"
-        ]
-        there: set[str] = set()
-        for start in range(0, len(frozen), _LOOKED_UP):
-            there |= store.still_there(connection, run.team, run.skill, frozen[start : start + _LOOKED_UP])
-        return len({*frozen} - there)
+                    raise Conflict(f"Its adapter {adapter.name} serves already. {anew(run)}")
+            check_frozen(connection, run)
 
     def forget(self, team: str, skill: str) -> None:
         """Remove what runs of a skill keep that is gone: another may come to have its name. Raises OSError."""
@@ -103,7 +82,22 @@ class Leftovers:
                     self.folder(run).clear()
                 except OSError:
                     log.exception("what the run %s left cannot be removed", run.id)
+        self._sweep_never_queued(there - {run.id for run in ended})
         self._sweep_half_made(ended)
+
+    def _sweep_never_queued(self, there: set[str]) -> None:
+        """What runs were asked with that a killed process had no time to queue: nothing else leads to it."""
+        for name in there:
+            folder = RunFolder(self._parts.runs_folder / name)
+            try:
+                old = time.time() - folder.path.stat().st_mtime > _ASKED_SECONDS
+                if not old or not folder.only_asked:
+                    continue
+                with self._parts.database.connect() as connection:
+                    if not store.is_run(connection, name):
+                        folder.clear(everything=True)
+            except OSError:
+                log.exception("what the run %s was asked with cannot be removed", name)
 
     def _sweep_half_made(self, ended: Sequence[Run]) -> None:
         """Adapters and base models that a killed process was writing, and adapters of ended runs without a row."""
@@ -127,8 +121,4 @@ class Leftovers:
 
 def nothing_left(run: Run) -> str:
     """Why a run cannot go on that has nothing to go on with."""
-    return f"Nothing of the run {run.id} is left to go on with. {_anew(run)}"
-
-
-def _anew(run: Run) -> str:
-    return f"Begin anew: {_ANEW[run.kind]} {run.skill}."
+    return f"Nothing of the run {run.id} is left to go on with. {anew(run)}"

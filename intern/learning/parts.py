@@ -15,7 +15,7 @@ from intern.engines.openai import OpenAIEngine
 from intern.errors import InvalidInput, TrainingUnavailable
 from intern.learning.examples.items import Redacts
 from intern.learning.examples.rows import Retrieves
-from intern.learning.judging.memory import AnswerMemory
+from intern.learning.judging.remembered import AnswerMemory
 from intern.learning.loop.contracts import BaseModel, EvaluationEngine
 from intern.models.embedder import Embedder, Vectors
 from intern.settings import Settings

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from intern.models.embedder import Embedder, Vectors
+from intern.routing.cache import Cache
 from intern.routing.calibrate import BUILT_IN, Calibration, calibrate
 from intern.routing.head import Head, train
 from intern.routing.index import ExampleIndex, Ints
-from intern.routing.memory import Memory
 from intern.routing.state import Learned, State, abstained
 from intern.routing.texts import GENERAL, Material, SkillTexts, beginning
 from intern.types import Route
@@ -43,7 +43,7 @@ class Router:
 
     def __init__(self, embedder: Embedder, *, cache: Path | None, refuse_rate: float = 0.04) -> None:
         self._embedder = embedder
-        self._memory = Memory(cache, embedder)
+        self._cache = Cache(cache, embedder)
         self._refuse_rate = refuse_rate
         self._states: dict[str, State] = {}
         self._swap = threading.Lock()  # held for moments: while a state is replaced
@@ -51,7 +51,7 @@ class Router:
 
     @cached_property
     def _general(self) -> Vectors:
-        return self._memory.vectors(_GENERAL_TEAM, GENERAL, {})
+        return self._cache.vectors(_GENERAL_TEAM, GENERAL, {})
 
     def embed(self, text: str) -> Vectors:
         """The request's vector, (dimension,), for `route` and for retrieval alike. Of a longer text the beginning
@@ -87,15 +87,15 @@ class Router:
             if before and before.complete and before.key == key:
                 self._replace(team, before, seen)
                 return
-            vectors = self._memory.vectors(team, material.texts, before.vectors_by_text() if before else {})
+            vectors = self._cache.vectors(team, material.texts, before.vectors_by_text() if before else {})
             examples = vectors[: len(material.owners)]
             outside = self._outside(examples, vectors[material.outside_rows])
-            trained = self._memory.trained(team, key)
+            trained = self._cache.trained(team, key)
             if trained is None:
                 self._replace(team, _state(material, key, vectors, outside, *_quick(before, material)), seen)
                 seen = 0
                 trained = self._train(material, examples, outside)
-                self._memory.keep(team, key, *trained)
+                self._cache.keep(team, key, *trained)
             self._replace(team, _state(material, key, vectors, outside, *trained, complete=True), seen)
 
     def learn(self, team: str, text: str, *, skill: str | None, not_skill: str | None = None) -> None:

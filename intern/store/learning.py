@@ -226,15 +226,17 @@ class Whose(Model):
 
 
 class Traces(Model):
-    """What an end user, or a record, left: examples by id, the skills and datasets that have some."""
+    """What an end user, or a record, left: examples by id, the skills and datasets that have some; and by run, those
+    that only the folders of runs without a dataset know of."""
 
     examples: frozenset[str] = frozenset()
     skills: frozenset[str] = frozenset()
     datasets: frozenset[str] = frozenset()
+    runs: Mapping[str, frozenset[str]] = {}
 
 
 def traces(connection: Connection, team: str, whose: Whose) -> Traces:
-    """Where somebody's data is now."""
+    """Where somebody's data is now; of the folders of runs, this knows nothing."""
     held = sa.select(DatasetItemRow.example, DatasetRow.skill, DatasetRow.id).join(
         DatasetRow, DatasetRow.id == DatasetItemRow.dataset
     )
@@ -308,13 +310,21 @@ def save_run(connection: Connection, run: Run, *, verdict: Mapping[str, Json] | 
         connection.execute(sa.insert(RunRow).values(**columns, **values))
 
 
-def get_run(connection: Connection, team: str, run: str) -> Run:
-    """Raises NotFound, also for another team's."""
+def get_run(connection: Connection, team: str, run: str, *, lock: bool = False) -> Run:
+    """`lock`: until the transaction ends, others that change it wait (PostgreSQL; SQLite has one writer anyway).
+
+    Raises NotFound, also for another team's."""
     query = sa.select(RunRow.body).where(RunRow.team == team, RunRow.id == run)
-    body = connection.execute(query).scalar_one_or_none()
+    body = connection.execute(query.with_for_update() if lock else query).scalar_one_or_none()
     if body is None:
         raise NotFound("run", run)
     return Run.model_validate(body)
+
+
+def is_run(connection: Connection, run: str) -> bool:
+    """Whether there is such a run, whichever team's."""
+    query = sa.select(RunRow.id).where(RunRow.id == run)
+    return connection.execute(query).scalar_one_or_none() is not None
 
 
 def get_verdict(connection: Connection, team: str, run: str) -> Mapping[str, Json] | None:

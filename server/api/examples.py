@@ -20,6 +20,7 @@ from intern.schema import OutputSchema
 from intern.skill import Skill, parse_example
 from intern.store import records
 from intern.store.keys import Key
+from intern.store.lock import serialise
 from intern.types import Example, Json, new_id
 from server.auth import Entered, KeyedRoute, User, Work
 
@@ -114,6 +115,7 @@ def _keep(workspace: Work, key: Key, skill: Skill, examples: Sequence[Example]) 
     confirmed = {}
     ids = []
     with workspace.database.begin() as connection:
+        serialise(connection, f"examples of {team}/{skill.name}")  # of two at once, the second finds the first one's
         stored = records.list_examples(connection, team, skill.name)
         others = {example.id: example for example in stored if example.provenance != "import"}
         there: dict[str, dict[str | None, str]] = {}  # by content, then by whose words they are: id

@@ -35,12 +35,12 @@ class Endless(FakeEngine):
     """Says one word, and then nothing more until it is closed."""
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[Token, None]:
-        entered = await self.gate.enter()
+        entered = await self.turns.enter()
         try:
             yield Token(text="one")
             await asyncio.Event().wait()
         finally:
-            self.gate.leave(entered)
+            self.turns.leave(entered)
 
 
 @dataclass

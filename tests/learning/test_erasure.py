@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,13 @@ import pytest
 from made_records import record
 
 from intern.engines.fake import FakeEngine
-from intern.errors import InvalidInput, NotFound
+from intern.errors import InvalidInput, NotFound, StoreFailure
 from intern.learning.erasure import Erasure
 from intern.learning.examples.gather import gather
 from intern.learning.judging.evaluate import Generated
 from intern.learning.judging.outcomes import Outcome
-from intern.learning.learner import Learner
-from intern.learning.loop.folder import RunFolder
+from intern.learning.learner import Asked, Learner
+from intern.learning.loop.folder import Owner, RunFolder
 from intern.learning.train.job import Row, read_lines, write_lines
 from intern.models.fake import HashEmbedder
 from intern.settings import Settings
@@ -353,3 +354,112 @@ async def test_a_record_is_deleted_with_what_was_made_of_it(workspace: Workspace
     assert json.loads((folder / "outcomes-base.jsonl").read_text(encoding="utf-8"))["example"] == "ex_2"
     with workspace.database.connect() as connection:
         assert records.list_examples(connection, TEAM, "sort") == []
+
+
+# --- examples that only an evaluation knows of --------------------------------------------------------------------
+
+
+def evaluated(workspace: Workspace, id: str, owners: dict[str, Owner], *others: str, state: Any = "done") -> RunFolder:
+    """An evaluation that left outcomes on these examples, which stand in no table."""
+    path = ran(workspace, id, *owners, *others, state=state)
+    (path / "rows.jsonl").unlink()
+    with workspace.database.begin() as connection:
+        store.save_run(connection, store.get_run(connection, TEAM, id).model_copy(update={"kind": "evaluate"}))
+    folder = RunFolder(path)
+    folder.own(owners)
+    return folder
+
+
+EVES, BOBS = Owner(person="eve"), Owner(person="bob")
+
+
+async def test_examples_that_an_evaluation_was_given_are_found_though_nothing_else_has_them(
+    workspace: Workspace,
+) -> None:
+    folder = evaluated(workspace, "run_1", {"1": EVES, "2": BOBS}, "3")
+    workspace.parts.memory(TEAM, "sort").put("k", Generated(text="eve is fine"))
+    await workspace.erasure.person(TEAM, "eve")
+    assert "the words of 1" not in left(folder.path)
+    assert all(f"the words of {other}" in left(folder.path) for other in "23")
+    assert "eve" not in left(folder.path)
+    assert folder.owners() == {"2": BOBS}
+    assert workspace.parts.memory(TEAM, "sort").get("k") is None
+    await workspace.erasure.person(TEAM, "bob")
+    assert folder.owners() == {}
+    assert "the words of 3" in left(folder.path)
+
+
+async def test_ids_in_one_file_say_nothing_of_those_in_another(workspace: Workspace) -> None:
+    collect(workspace, (example("ex_eve"), "eve"))
+    theirs, namesake = evaluated(workspace, "run_1", {"1": EVES}), evaluated(workspace, "run_2", {"1": BOBS})
+    await workspace.erasure.person(TEAM, "eve")
+    assert "the words of 1" not in left(theirs.path)
+    assert "the words of 1" in left(namesake.path)
+
+
+async def test_an_example_that_a_later_review_replaced_is_found_by_its_person_and_its_record(
+    workspace: Workspace,
+) -> None:
+    kept = record(skill="sort")
+    workspace.recorder.put(kept)
+    folders = [
+        evaluated(workspace, f"run_{n}", {"ex_former": Owner(person="eve", record=kept.id)}, "ex_2") for n in range(2)
+    ]
+    collect(workspace, (example("ex_later", record=kept.id), "eve"))
+    await workspace.erasure.record(TEAM, kept.id)
+    for folder in folders:
+        assert "ex_former" not in left(folder.path)
+        assert "ex_2" in left(folder.path)
+    again = evaluated(workspace, "run_3", {"ex_former": Owner(person="eve", record=kept.id)})
+    await workspace.erasure.person(TEAM, "eve")
+    assert "ex_former" not in left(again.path)
+
+
+@pytest.mark.parametrize("state", ["queued", "running"])
+async def test_an_evaluation_of_their_examples_that_waits_or_goes_on_is_cancelled(
+    workspace: Workspace, state: Any
+) -> None:
+    mine = example("1").model_copy(update={"person": "eve"})
+    run = await workspace.learner.submit(TEAM, "sort", kind="evaluate", asked=Asked(examples=(mine,)))
+    other = await workspace.learner.submit(TEAM, "other", kind="evaluate", asked=Asked(examples=(example("1"),)))
+    with workspace.database.begin() as connection:
+        store.save_run(connection, run.model_copy(update={"state": state}))
+    erased = await workspace.erasure.person(TEAM, "eve")
+    assert erased.cancelled == (run.id,)
+    assert [place.name for place in workspace.parts.runs_folder.iterdir()] == [other.id]
+
+
+async def test_what_a_process_that_was_killed_in_a_deletion_left_goes_when_it_is_asked_again(
+    workspace: Workspace,
+) -> None:
+    folder = evaluated(workspace, "run_1", {"1": EVES}, "2")
+    (folder.path / "asked.json").write_text("the words of 1")
+    half = HalfWay(workspace.parts, workspace.library, workspace.deployments)
+    with pytest.raises(OSError, match="the power is gone"):
+        await Erasure(workspace.parts, half, workspace.library, workspace.recorder.flush).person(TEAM, "eve")
+    assert "the words of 1" in left(folder.path)
+    await workspace.erasure.person(TEAM, "eve")
+    assert "the words of 1" not in left(folder.path)
+    assert [file.name for file in folder.path.iterdir()] == ["outcomes-base.jsonl"]
+
+
+class HalfWay(Learner):
+    """Comes to its end while it removes what a run keeps."""
+
+    def clear(self, run: Run) -> None:
+        raise OSError("the power is gone")
+
+
+async def test_an_evaluation_whose_folder_is_gone_or_says_nothing_of_owners_stops_no_deletion(
+    workspace: Workspace,
+) -> None:
+    shutil.rmtree(evaluated(workspace, "run_1", {"1": EVES}).path)
+    evaluated(workspace, "run_2", {}, "1")
+    assert (await workspace.erasure.person(TEAM, "eve")).cancelled == ()
+
+
+async def test_whose_examples_were_that_cannot_be_read_is_not_passed_over(workspace: Workspace) -> None:
+    folder = evaluated(workspace, "run_1", {"1": EVES})
+    (folder.path / "owners.json").write_text("")
+    with pytest.raises(StoreFailure, match="run_1, with its outcomes"):
+        await workspace.erasure.person(TEAM, "eve")

@@ -34,7 +34,7 @@ from intern.skill import Skill, write_skill
 from intern.store import learning as store
 from intern.store.engine import open_database
 from intern.store.lock import SessionLock
-from intern.types import Adapter, Dataset, Deployment, Json, Run, now
+from intern.types import Adapter, Dataset, Deployment, Example, Json, Run, now
 
 TEAM = "default"
 
@@ -1277,7 +1277,8 @@ def other(house: House, database_url: str, tmp_path: Path) -> Iterator[House]:
 
 async def test_of_requests_at_the_same_moment_one_is_queued(house: House, other: House) -> None:
     learners = [house.learner(), other.learner()]
-    asking = [learner.submit(TEAM, "one", asked=Asked(count=1)) for learner in learners * 4]
+    asked = Asked(examples=(Example(id="1", input="i", output="o", person="eve"),))
+    asking = [learner.submit(TEAM, "one", kind="evaluate", asked=asked) for learner in learners * 4]
     answers = await asyncio.gather(*asking, return_exceptions=True)
     queued = [answer for answer in answers if isinstance(answer, Run)]
     assert len(queued) == 1
@@ -1321,6 +1322,41 @@ async def test_a_run_that_another_process_carries_out_can_be_ended(house: House,
     assert kept(house, run).state == "cancelled"
     assert [path.name for path in house.folder(run).iterdir()] == ["outcomes-base.jsonl"]
     await first.close()
+
+
+class Meanwhile(Learner):
+    """A run comes to its end between the look at it and its cancellation."""
+
+    happens: Callable[[], object]
+    nobody_else: bool
+
+    async def _nobody_else(self) -> bool:
+        self.happens()
+        return self.nobody_else
+
+
+@pytest.mark.parametrize("nobody_else", [False, True])
+async def test_a_run_that_comes_to_its_end_while_somebody_cancels_it_keeps_what_it_came_to(
+    house: House, other: House, nobody_else: bool
+) -> None:
+    run = Run(id="run_1", team=TEAM, skill="one", state="running", created=now())
+    done = run.model_copy(
+        update={"state": "done", "decision": "promote", "adapter": "one@v1", "reason": "Better.", "ended": now()}
+    )
+
+    def save(run: Run) -> None:
+        with house.parts.database.begin() as connection:
+            store.save_run(connection, run)
+
+    save(run)
+    parts: Any = other.parts
+    deployments: Any = other.deployments
+    second = Meanwhile(parts, other.library, deployments, look=0.05)
+    second.happens, second.nobody_else = lambda: save(done), nobody_else
+    with pytest.raises(InvalidInput, match="has ended already: done"):
+        await second.cancel(TEAM, run.id)
+    assert kept(house, run) == done
+    assert await ended(second, run) == [], "nobody is told that it was cancelled"
 
 
 async def test_what_another_process_ended_is_not_brought_back_to_life(house: House) -> None:

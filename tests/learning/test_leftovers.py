@@ -6,7 +6,9 @@ Learner and loop are real; the training process and the judging are scripted.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from intern.learning.adapters.adapter import store_adapter
 from intern.learning.adapters.manifest import Base, Provenance
 from intern.learning.journal import Journal
 from intern.learning.leftovers import Leftovers
-from intern.learning.loop.folder import RunFolder
+from intern.learning.loop.folder import Asked, RunFolder
 from intern.skill import write_skill
 from intern.store import learning as store
 from intern.store import records
@@ -211,6 +213,29 @@ async def test_a_run_does_not_go_on_with_examples_that_were_deleted(house: House
     assert house.kept(run).state == "failed"
 
 
+async def test_a_run_that_is_taken_up_does_not_go_on_with_examples_that_were_deleted_either(house: House) -> None:
+    learner = house.learner()
+    run = await broken(house, learner)
+    await learner.close()
+    given = [Example(id=f"ex_{n}", input=f"i{n}", output="o", provenance="api") for n in range(3)]
+    dataset = Dataset(id="ds_given", team=TEAM, skill="levels", digest="x", created=now(), train=3, heldout=0)
+    with house.parts.database.begin() as connection:
+        records.add_examples(connection, TEAM, "levels", given[1:])
+        store.add_dataset(connection, dataset, [store.Item(example=e, key=e.id, split="train") for e in given])
+        # the server ended in the middle of it
+        going = {"dataset": dataset.id, "state": "running", "ended": None}
+        store.save_run(connection, run.model_copy(update=going))
+    learner = house.learner()
+    learner.start()
+    await ended(learner, run)
+    await learner.close()
+    found = house.kept(run)
+    assert found.state == "failed"
+    assert found.reason == "It began with examples that were deleted since (1). Begin anew: intern learn levels."
+    assert len(house.began) == 1, "it does not train again"
+    assert (found.passing, resumable(house, run)) == (False, [False])
+
+
 async def test_a_run_whose_adapter_serves_is_not_judged_against_itself(house: House) -> None:
     house.judging = EngineFailure("The engine did not start.")
     learner = house.learner()
@@ -257,6 +282,21 @@ async def test_what_a_killed_process_left_half_made_goes_and_no_other_adapter(ho
     assert (storing.exists(), unpacking.exists()) == (False, False)
     assert (kept.folder.exists(), foreign.folder.exists()) == (True, True)
     assert unnamed.folder.exists() == (state == "running"), "it is taken up, and stores it then"
+
+
+async def test_what_a_killed_process_had_no_time_to_queue_goes_after_a_day(house: House) -> None:
+    asked = Asked(examples=(Example(id="1", input="the words of eve", output="o", person="eve"),))
+    learner = house.learner()
+    queued = await learner.submit(TEAM, "levels", kind="evaluate", asked=asked)
+    await learner.close()
+    former, fresh, foreign = (house.parts.runs_folder / name for name in ("run_former", "run_fresh", "run_foreign"))
+    for folder in (former, fresh, foreign):
+        RunFolder(folder).keep(asked)
+    (foreign / "outcomes-base.jsonl").write_text("")
+    for folder in (former, foreign, house.folder(queued)):
+        os.utime(folder, (time.time() - 90_000,) * 2)
+    left(house).sweep()
+    assert {place.name for place in house.parts.runs_folder.iterdir()} == {queued.id, fresh.name, foreign.name}
 
 
 def test_a_folder_of_runs_that_was_never_made_is_swept(tmp_path: Path) -> None:

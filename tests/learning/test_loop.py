@@ -24,6 +24,7 @@ from intern.learning.examples.rows import Retrieves
 from intern.learning.judging.evaluate import Generated
 from intern.learning.judging.parity import Parity
 from intern.learning.loop.contracts import BaseModel, Work
+from intern.learning.loop.folder import Owner, RunFolder
 from intern.learning.loop.judging import Judging, Verdict
 from intern.learning.loop.loop import Loop
 from intern.learning.train.job import Event
@@ -31,6 +32,7 @@ from intern.learning.train.recipe import Recipe
 from intern.models.embedder import Vectors
 from intern.skill import Skill, write_skill
 from intern.store import learning as store
+from intern.store import records
 from intern.store.engine import open_database
 from intern.types import Adapter, Dataset, Example, Run, now
 
@@ -240,6 +242,28 @@ def test_a_disk_that_takes_no_outcomes_costs_no_verdict(database: Database, tmp_
 
 
 # --- measuring without a candidate --------------------------------------------------------------------------------
+
+
+def test_whose_the_held_out_examples_are_is_noted_before_anybody_answers_them(
+    database: Database, tmp_path: Path
+) -> None:
+    parts, made = Parts(database, tmp_path, reply), skill(tmp_path, {})
+    folder, noted = RunFolder(parts.runs_folder / "run_1"), []
+
+    def answer(request: EngineRequest) -> str:
+        noted.append(folder.owners())
+        return reply(request)
+
+    parts.engine.replies = [answer]
+    rows = [
+        Example(id=f"ex_{person}", **example(number, split), provenance="import", person=person)
+        for number, split, person in ((100, "heldout", "eve"), (101, "train", "bob"))
+    ]
+    with database.begin() as connection:
+        records.add_examples(connection, "default", "levels", rows)
+    asyncio.run(loop(parts, made, []).compare(serving=None))
+    assert noted[0] == folder.owners() == {"ex_eve": Owner(person="eve")}
+    assert "ex_eve" in (folder.path / "outcomes-base.jsonl").read_text()
 
 
 def brought(number: int, **more: Any) -> Example:

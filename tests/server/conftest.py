@@ -281,7 +281,7 @@ class TalkingEngine(FakeEngine):
         self.script: list[dict[str, Any]] = []
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[Token, None]:
-        entered = await self.gate.enter()
+        entered = await self.turns.enter()
         finished = False
         try:
             self.requests.append(request)
@@ -292,7 +292,7 @@ class TalkingEngine(FakeEngine):
             finished = True
         finally:
             self.closed_early += not finished
-            self.gate.leave(entered)
+            self.turns.leave(entered)
 
 
 HOLD: dict[str, Any] = {}

@@ -231,7 +231,7 @@ def test_a_stream_that_is_not_read_is_closed_when_its_time_is_up(caplog: pytest.
 def test_a_client_that_stops_reading_gives_its_slot_back(launch: Any, tmp_path: Path, until: Any) -> None:
     server, stop = launch(tmp_path, deadline=1.0)
     try:
-        server.engine.gate.slots = 1
+        server.engine.turns.slots = 1
         server.says("word " * 1_500 + "x" * 30_000_000)  # more than what lies between server and client can hold
         content = json.dumps(body(stream=True, max_tokens=1_800)).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {server.keys['user']}\r\n"

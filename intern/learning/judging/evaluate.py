@@ -287,12 +287,17 @@ def parsed(skill: Skill, text: str) -> tuple[Json, bool]:
 
 def score_outside(skill: Skill, heldout: Sequence[Example], answers: Mapping[str, Json]) -> list[Outcome]:
     """An outside system's outcomes; `answers` are its outputs by example id. Examples without one are left out."""
-    found = []
-    for example in heldout:
-        if example.id in answers:
-            output = answers[example.id]
-            found.append(score(skill, example, output if isinstance(output, str) else json.dumps(output)))
-    return found
+    return [score(skill, one, _as_text(skill, answers[one.id])) for one in heldout if one.id in answers]
+
+
+def _as_text(skill: Skill, output: Json) -> str:
+    """An outside output as the text of an answer: itself where it is one, as a model would write it where it is the
+    value, also where that is a bare string."""
+    if not isinstance(output, str):
+        return json.dumps(output)
+    if skill.schema is None or parsed(skill, output)[1] or skill.schema.problems(output):
+        return output
+    return json.dumps(output)
 
 
 async def generate(engine: Engine, request: EngineRequest) -> Generated:

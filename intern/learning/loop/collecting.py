@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from intern.errors import InvalidInput
+from collections.abc import Mapping
+
+from sqlalchemy.engine import Connection
+
+from intern.errors import Conflict, InvalidInput
 from intern.learning.examples.dataset import build
 from intern.learning.examples.gather import gather
 from intern.learning.examples.items import Built
 from intern.learning.examples.readiness import Readiness, readiness
 from intern.learning.loop.contracts import Parts, Work
+from intern.learning.loop.folder import RunFolder
 from intern.learning.settled import stored
 from intern.learning.train.job import Event
 from intern.skill import Skill
 from intern.store import learning as store
-from intern.types import Dataset, Example, Model, Variant, new_id, now
+from intern.types import Dataset, Example, Model, Run, RunKind, Variant, new_id, now
+
+_LOOKED_UP = 1_000  # examples at a time
+_ANEW: Mapping[RunKind, str] = {
+    "learn": "intern learn",
+    "evaluate": "intern eval",
+    "synthesize": "intern examples write",
+}
 
 
 class NotReady(InvalidInput):
@@ -51,6 +63,29 @@ def gathered(parts: Parts, team: str, skill: Skill, variant: Variant) -> tuple[B
     return built, readiness(built, skill.schema, min_examples=skill.spec.learning.min_examples)
 
 
+def check_frozen(connection: Connection, run: Run) -> None:
+    """Raises Conflict when examples of a run's dataset were deleted from the skill since. Of those of its folder, the
+    store knows nothing."""
+    if run.dataset is None:
+        return
+    frozen = [
+        example.id
+        for split in ("train", "heldout")
+        for example in store.dataset_examples(connection, run.team, run.dataset, split)
+        if example.provenance != "folder"
+    ]
+    there: set[str] = set()
+    for start in range(0, len(frozen), _LOOKED_UP):
+        there |= store.still_there(connection, run.team, run.skill, frozen[start : start + _LOOKED_UP])
+    if deleted := len({*frozen} - there):
+        raise Conflict(f"It began with examples that were deleted since ({deleted}). {anew(run)}")
+
+
+def anew(run: Run) -> str:
+    """What to do where a run cannot go on."""
+    return f"Begin anew: {_ANEW[run.kind]} {run.skill}."
+
+
 class Collecting:
     """The examples of one run."""
 
@@ -60,7 +95,8 @@ class Collecting:
     async def collect(self, *, force: bool = False) -> Collection:
         """Gather, clean, split and freeze; what an interrupted run had frozen is taken up.
 
-        Raises NotReady; with `force` only InvalidInput, when there is nothing to train on or to judge by.
+        Raises NotReady; with `force` only InvalidInput, when there is nothing to train on or to judge by; Conflict when
+        examples of what is taken up were deleted since, and then the run can go on no more.
         """
         work = self._work
         if work.run.dataset:
@@ -83,6 +119,11 @@ class Collecting:
     def _taken_up(self, dataset: str) -> Collection:
         team = self._work.run.team
         with self._work.parts.database.connect() as connection:
+            try:
+                check_frozen(connection, self._work.run)
+            except Conflict:  # nor do deleted examples come back
+                RunFolder(self._work.folder).give_up()
+                raise
             train, heldout = (tuple(store.dataset_examples(connection, team, dataset, s)) for s in ("train", "heldout"))
             return Collection(dataset=store.get_dataset(connection, team, dataset), train=train, heldout=heldout)
 

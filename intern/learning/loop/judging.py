@@ -27,6 +27,7 @@ from intern.learning.judging.summary import summarise
 from intern.learning.loop.brought import by_example, trained_on, unlike
 from intern.learning.loop.collecting import gathered
 from intern.learning.loop.contracts import BaseModel, EvaluationEngine, Work
+from intern.learning.loop.folder import Owner, RunFolder
 from intern.learning.settled import settled, stored
 from intern.learning.train import job as jobs
 from intern.learning.train import process as training
@@ -125,6 +126,13 @@ class Judging:
         if not examples:
             keys = {row.example.id: row.key for row in built.heldout}
             answered = {name: by_example(name, given, heldout, keys) for name, given in answered.items()}
+            judged = {example.id for example in heldout}
+            owners = {
+                row.example.id: Owner(person=row.person, record=row.example.record)
+                for row in built.heldout
+                if row.example.id in judged
+            }
+            await settled(RunFolder(work.folder).own, owners)  # those of given examples were noted when they came
         train, seen = [row.example for row in built.train], 0
         if examples:
             train = await unlike(work, built.train, heldout)

@@ -24,6 +24,7 @@ from intern.learning.settled import settled, stored
 from intern.learning.train import job as jobs
 from intern.learning.train import process as training
 from intern.learning.train.job import Event, Job, Pair, some
+from intern.learning.train.recipe import check_pairs, check_texts
 from intern.store import learning as store
 from intern.types import Adapter, Dataset, Dropped, Example, Json, now
 
@@ -45,7 +46,8 @@ class Making:
     ) -> tuple[Adapter, float]:
         """The stored adapter and the seconds of training; what an interrupted run had stored is taken up.
 
-        Raises InvalidInput when no example makes a row, TrainingFailed, AdapterRefused, StoreFailure.
+        Raises InvalidInput when no example makes a row, or too few corrections or no documents are there for a recipe
+        that needs them; TrainingFailed, AdapterRefused, StoreFailure.
         """
         if self._work.run.adapter is not None:
             return await stored(self._kept), self._work.run.train_seconds or 0.0
@@ -148,11 +150,16 @@ class Making:
             return store.get_adapter(connection, self._work.run.team, self._work.skill.name, version)
 
     async def train_part(self, base: BaseModel, part: Sequence[Example]) -> Path:
-        """The adapter of a part, converted; made once, also when the run is interrupted in between."""
+        """The adapter of a part, converted; made once, also when the run is interrupted in between.
+
+        Raises as `make` does."""
         folder = self._work.folder / f"part-{len(part)}"
         target = folder / jobs.ADAPTER / GGUF
         if not (folder / jobs.JOB).exists():
-            await self._write_job(folder, base, part, ())
+            try:
+                await self._write_job(folder, base, part, ())
+            except InvalidInput as error:
+                raise InvalidInput(f"{len(part)} of the examples are too few to train on: {error.message}") from error
         if not target.exists():
             async with aclosing(training.train(folder)) as events:
                 text = f"training on {len(part)}"
@@ -195,6 +202,11 @@ class Making:
             await engine.close()
         if not rows:
             raise InvalidInput("No example makes a training row.", param="skill")
+        # What the trainer would find out after its first stage: the work of that would be lost.
+        if self._work.recipe.name == "dpo":
+            check_pairs(len(pairs))
+        if self._work.recipe.name == "completion-then-sft":
+            check_texts(len(texts))
         width = (await asyncio.to_thread(read_shape, Path(base.path))).width
         job = Job(
             base=base.path,

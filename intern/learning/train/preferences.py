@@ -18,14 +18,12 @@ from datasets import Dataset
 from transformers.trainer_utils import get_last_checkpoint
 from trl import DPOConfig, DPOTrainer
 
-from intern.errors import InvalidInput
 from intern.learning.train import job as jobs
 from intern.learning.train.job import Event, Job, Pair, some
 from intern.learning.train.memory import micro_batch
+from intern.learning.train.recipe import check_pairs
 from intern.learning.train.stages import Curves, Tell, every_stage
 from intern.learning.train.tokens import IGNORED, completion_ids, prompt_ids
-
-LEAST = 10
 
 
 @dataclass
@@ -66,12 +64,7 @@ def prefer(folder: Path, model: Any, tokenizer: Any, job: Job, tell: Tell, *, bf
     if pairs.too_long:
         text = f"{len(pairs.too_long)} pairs are longer than {job.context} tokens: {some(pairs.too_long)}"
         tell(Event(kind="warning", text=text, numbers={"too_long": pairs.too_long}))
-    if len(pairs.rows) < LEAST:
-        raise InvalidInput(
-            f"The recipe dpo needs at least {LEAST} corrected answers, and there are {len(pairs.rows)}. "
-            "Use the recipe lora until people have corrected more.",
-            param="recipe",
-        )
+    check_pairs(len(pairs.rows))
     place = folder / jobs.STAGES / "preferences"
     micro = pairs_at_once(pairs.rows, recipe.batch, model.device.type)
     steps = -(-len(pairs.rows) // recipe.batch) * recipe.preference_epochs

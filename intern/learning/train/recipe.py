@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from intern.errors import InvalidInput
 from intern.types import Model
 
 RecipeName = Literal["lora", "qlora-4bit", "lora-8bit", "completion-then-sft", "dpo"]
@@ -20,6 +21,7 @@ EPOCHS = 3.0
 STEPS = 112  # optimiser steps that few examples get: 64 of them gain up to there in score, though not in loss
 MOST_EPOCHS = 15.0  # and what they may get at most
 MOST_LEARNING_RATE = 0.1
+LEAST_PAIRS = 10  # of a corrected answer and the rejected one, for dpo
 
 ABOUT: dict[RecipeName, str] = {
     "lora": "LoRA on the unquantised base model; the default",
@@ -65,6 +67,22 @@ class Recipe(Model):
         steps = max(1, -(-rows // self.batch))
         epochs = self.epochs or min(MOST_EPOCHS, max(EPOCHS, -(-STEPS // steps)))
         return self.model_copy(update={"epochs": epochs, "learning_rate": self.learning_rate or _learning_rate(width)})
+
+
+def check_pairs(pairs: int) -> None:
+    """Raises InvalidInput where there are too few pairs for the recipe dpo."""
+    if pairs < LEAST_PAIRS:
+        raise InvalidInput(
+            f"The recipe dpo needs at least {LEAST_PAIRS} corrected answers, and there are {pairs}. "
+            "Use the recipe lora until people have corrected more.",
+            param="recipe",
+        )
+
+
+def check_texts(texts: int) -> None:
+    """Raises InvalidInput where there is no text for the recipe completion-then-sft."""
+    if not texts:
+        raise InvalidInput("The recipe completion-then-sft needs documents, and the skill has none.", param="recipe")
 
 
 def _learning_rate(width: int) -> float:

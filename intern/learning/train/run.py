@@ -27,7 +27,7 @@ from intern.learning.train.base import (
     unpacked,
 )
 from intern.learning.train.job import Event, Job, Prompt, Row, some
-from intern.learning.train.recipe import Recipe
+from intern.learning.train.recipe import Recipe, check_texts
 from intern.learning.train.tokens import Tokenised, chunks, prompt_ids, tokenise
 
 
@@ -66,10 +66,7 @@ def run(folder: Path, job: Job, tell: stages.Tell) -> None:
     }
     if recipe.name == "completion-then-sft":
         texts = chunks(tokenizer, jobs.read_texts(folder / jobs.TEXTS), min(recipe.chunk_tokens, job.context))
-        if not texts:
-            raise InvalidInput(
-                "The recipe completion-then-sft needs documents, and the skill has none.", param="recipe"
-            )
+        check_texts(len(texts))
         _once(folder, "completion", model, tokenizer, texts, job, epochs=recipe.completion_epochs, **options)
     _once(folder, "examples", model, tokenizer, rows.rows, job, epochs=recipe.epochs, **options)
     if recipe.name == "dpo":

@@ -297,3 +297,15 @@ def test_an_outside_system_is_scored_on_what_it_answered(skill: Skill) -> None:
     heldout = [example(n) for n in range(4)]
     found = score_outside(skill, heldout, {"e0": {"topic": "order"}, "e1": '{"topic": "other"}', "e3": "no JSON"})
     assert [(o.example, o.score, o.valid) for o in found] == [("e0", 1.0, True), ("e1", 0.0, True), ("e3", 0.0, False)]
+
+
+def test_an_outside_answer_that_is_a_bare_string_is_that_value(tmp_path: Path) -> None:
+    spec = {"title": "T", "description": "D", "instructions": "I"}
+    made = write_skill(tmp_path, "topics", spec, schema={"type": "string", "enum": ["refund", "5", '"other"']})
+    answers: dict[str, Any] = {"as it is": "refund", "as a model writes it": '"refund"', "like a number": "5"}
+    expected = dict(zip(answers, ("refund", "refund", "5"), strict=True))
+    heldout = [Example(id=id, input="?", output=output) for id, output in expected.items()]
+    found = score_outside(made, heldout, answers)
+    assert [(o.output, o.score, o.valid) for o in found] == [(o, 1.0, True) for o in expected.values()]
+    (wrong,) = score_outside(made, heldout[:1], {"as it is": "refunds"})
+    assert (wrong.output, wrong.score, wrong.valid) == ("refunds", 0.0, False)

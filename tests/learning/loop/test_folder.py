@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from intern.errors import Conflict, StoreFailure
-from intern.learning.loop.folder import RunFolder
+from intern.learning.loop.folder import Asked, Owner, RunFolder
 from intern.schema import check_schema
+from intern.types import Example
 
 
 def put(folder: Path, *names: str, text: str = "{}") -> None:
@@ -98,3 +99,24 @@ def test_nothing_but_outcomes_stays(tmp_path: Path) -> None:
     RunFolder(tmp_path).clear()
     assert [place.name for place in tmp_path.iterdir()] == ["outcomes-base.jsonl"]
     RunFolder(tmp_path / "never").clear()
+
+
+def test_whose_the_examples_are_that_a_run_was_given_stays_when_they_go(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run_1")
+    given = [Example(id=id, input="i", output="o", person=person) for id, person in (("1", "eve"), ("2", None))]
+    folder.keep(Asked(examples=tuple(given)))
+    assert folder.only_asked
+    assert [example.id for example in folder.asked(needed=True).examples] == ["1", "2"]
+    folder.own({"3": Owner(record="rec_1")})
+    folder.clear()
+    assert folder.owners() == {"1": Owner(person="eve"), "3": Owner(record="rec_1")}
+    folder.disown({"1"})
+    assert folder.owners() == {"3": Owner(record="rec_1")}
+    folder.disown({"3"})
+    assert not folder.path.exists()
+
+
+def test_where_nobody_is_named_nothing_is_noted(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run_1")
+    folder.own({"1": Owner()})
+    assert not folder.path.exists()

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from made_lora import base_folder
 
-from intern.errors import TrainingFailed
+from intern.errors import InvalidInput, TrainingFailed
 from intern.learning.loop.contracts import BaseModel, Work
 from intern.learning.loop.making import Making
 from intern.learning.train import job as jobs
 from intern.learning.train import process as training
 from intern.learning.train.job import Event, Pair, Row
 from intern.learning.train.recipe import Recipe, RecipeName
+from intern.skill import Skill
 from intern.store import learning as store
 from intern.store.engine import open_database
 from intern.store.learning import Collected
@@ -31,6 +32,9 @@ DATASET = Dataset(id="ds_1", team="default", skill="levels", digest="d", created
 class Parts(FewParts):
     context = 1_000
     threads = 1
+
+    def texts(self, team: str, skill: Skill) -> tuple[list[str], int]:
+        return [], 0
 
     def __init__(self, root: Path) -> None:
         super().__init__(open_database(f"sqlite:///{root / 'jobs.db'}"), root, reply)
@@ -55,10 +59,18 @@ def written(
     parts: Any = Parts(root)
     run = Run(id="run_1", team="default", skill="levels", state="running", created=now())
     work = Work(parts, skill(root, {}), run, Recipe(name=name), tell)
-    with pytest.raises(TrainingFailed, match="Enough"):
-        asyncio.run(Making(work).make(parts.base, DATASET, train, heldout))
-    parts.database.dispose()
+    try:
+        with pytest.raises(TrainingFailed, match="Enough"):
+            asyncio.run(Making(work).make(parts.base, DATASET, train, heldout))
+    finally:
+        parts.database.dispose()
     return work.folder, told
+
+
+def correct(monkeypatch: pytest.MonkeyPatch, *examples: Example) -> None:
+    """People corrected the answers to these."""
+    corrections = [Collected(example=row, wrong={"level": "senior", "note": "wrong"}) for row in examples]
+    monkeypatch.setattr(store, "collected", lambda *_: corrections)
 
 
 def example(id: str, asked: str = "Who asks?") -> Example:
@@ -84,10 +96,39 @@ def test_examples_that_make_no_row_are_told_by_name_with_the_reason(
 def test_pairs_that_are_held_out_measure_and_are_not_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train, heldout = [example("t1"), example("t2")], [example("h1"), example("h2")]
-    corrections = [Collected(example=row, wrong={"level": "senior", "note": "wrong"}) for row in (train[0], heldout[1])]
-    monkeypatch.setattr(store, "collected", lambda *_: corrections)
+    train = [example(f"t{number}") for number in range(12)]
+    heldout = [example("h1"), example("h2")]
+    correct(monkeypatch, *train[:10], heldout[1])
     folder, _ = written(tmp_path, monkeypatch, "dpo", train, heldout)
-    assert [pair.id for pair in jobs.read_lines(folder / jobs.PAIRS, Pair)] == ["t1"]
+    assert [pair.id for pair in jobs.read_lines(folder / jobs.PAIRS, Pair)] == [row.id for row in train[:10]]
     (measured,) = jobs.read_lines(folder / jobs.HELDOUT_PAIRS, Pair)
     assert (measured.id, measured.rejected) == ("h2", '{"level": "senior", "note": "wrong"}')
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("dpo", "The recipe dpo needs at least 10 corrected answers, and there are 9. Use the recipe lora"),
+        ("completion-then-sft", "The recipe completion-then-sft needs documents, and the skill has none."),
+    ],
+)
+def test_what_a_recipe_lacks_is_said_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: RecipeName, said: str
+) -> None:
+    train, heldout = [example(f"t{number}") for number in range(12)], [example("h1")]
+    correct(monkeypatch, *train[:9], *heldout)
+    with pytest.raises(InvalidInput, match=said):
+        written(tmp_path, monkeypatch, name, train, heldout)
+    assert not (tmp_path / "runs" / "run_1" / jobs.JOB).exists()
+
+
+def test_no_part_is_trained_that_has_too_few_corrections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = [example(f"t{number}") for number in range(24)]
+    correct(monkeypatch, *train[:12])
+
+    async def part(making: Making, base: BaseModel, *_: Any) -> None:
+        await making.train_part(base, train[:6])
+
+    monkeypatch.setattr(Making, "make", part)
+    with pytest.raises(InvalidInput, match=r"6 of the examples are too few to train on: The recipe dpo .* there are 6"):
+        written(tmp_path, monkeypatch, "dpo", train, [])

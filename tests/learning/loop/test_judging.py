@@ -11,7 +11,7 @@ import pytest
 from intern.engines.base import EngineRequest
 from intern.engines.fake import FakeEngine
 from intern.learning.judging.evaluate import Rival
-from intern.learning.judging.memory import AnswerMemory
+from intern.learning.judging.remembered import AnswerMemory
 from intern.learning.loop.contracts import BaseModel, Work
 from intern.learning.loop.judging import Judging
 from intern.learning.train.job import Row

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +62,40 @@ def test_the_same_example_is_not_added_twice(server: Any) -> None:
     assert first["data"][0] == first["data"][1] == again["data"][0]
     lovely = {"input": "what a lovely day", "output": {"mood": "good"}}
     assert add(server, lovely).json()["added"] == 0, "it lies in the folder"
+
+
+class Together:
+    """Of two transactions that add examples, the first one that comes to add some waits until the other is on its way:
+    it adds some, too, or waits for the first one to end."""
+
+    def __init__(self, database: Any) -> None:
+        self.database = database
+        self.there: set[int] = set()
+        self.changed = threading.Condition()
+
+    def __enter__(self) -> None:
+        sa.event.listen(self.database, "before_cursor_execute", self.meet)
+
+    def __exit__(self, *_: Any) -> None:
+        sa.event.remove(self.database, "before_cursor_execute", self.meet)
+
+    def meet(self, connection: Any, cursor: Any, sent: str, *_: Any) -> None:
+        adds = sent.startswith("INSERT INTO examples")
+        if adds or sent == "BEGIN IMMEDIATE":
+            with self.changed:
+                self.there.add(threading.get_ident())
+                self.changed.notify_all()
+                if adds:
+                    assert self.changed.wait_for(lambda: len(self.there) == 2, 20)
+
+
+def test_the_same_example_is_not_added_twice_by_two_requests_at_once(server: Any) -> None:
+    row = {"input": "murky", "output": {"mood": "bad"}}
+    with Together(server.workspace.database), ThreadPoolExecutor(2) as pool:
+        answers = [answer.json() for answer in pool.map(lambda key: add(server, row, key=key), ("admin", "user"))]
+    assert sorted(answer["added"] for answer in answers) == [0, 1]
+    assert answers[0]["data"] == answers[1]["data"]
+    assert sum(example["input"] == "murky" for example in examples(server)) == 1
 
 
 @pytest.mark.parametrize(

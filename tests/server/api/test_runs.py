@@ -494,3 +494,20 @@ def test_only_trainings_of_one_skill_can_be_compared(server: Any, learning: Scri
     for second, said in ((measured, "no candidate's answers"), (other, "is of the skill")):
         refused = server.http("user").get(f"/api/runs/{trained}/against/{second}")
         assert (refused.status_code, said in refused.json()["error"]["message"]) == (400, True)
+
+
+def test_examples_of_a_person_that_an_evaluation_was_given_go_with_them_and_its_report_stays(
+    server: Any, learning: Script
+) -> None:
+    rows = [{**ROW, "id": "ex_0", "person": "eve"}, {**ROW, "id": "ex_1", "person": "bob"}]
+    run = ended(server, begin(server, kind="evaluate", examples=rows))
+    folder = server.workspace.settings.data / "runs" / run["id"]
+    assert server.http().delete("/api/persons/eve").json()["examples"] == 0, "no table had them"
+    kept = (folder / "outcomes-base.jsonl").read_text(encoding="utf-8")
+    assert '"ex_0"' not in kept
+    assert '"ex_1"' in kept
+    for form in ("html", "json"):
+        assert server.http().get(f"/api/runs/{run['id']}/report", params={"format": form}).status_code == 200
+    for file in folder.glob("outcomes-*.jsonl"):
+        file.write_text("")
+    assert server.http().get(f"/api/runs/{run['id']}/report").status_code == 200, "they were all theirs"

@@ -13,7 +13,7 @@ from collections import deque
 from intern.errors import DeadlineExceeded, Overloaded
 
 
-class Gate:
+class Turns:
     """`slots` requests run, `queue` more may wait. A slot is taken with `enter` and given back with `leave`."""
 
     def __init__(self, slots: int, queue: int) -> None:

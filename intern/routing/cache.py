@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _TRAINED = {"key", "weights", "owners", "parts", "skills", "trust", "cells", "coefficients", "inscope"}
 
 
-class Memory:
+class Cache:
     """Files of one embedder: `<what>-<team hash>.npz` below folder/<embedder id>/."""
 
     def __init__(self, folder: Path | None, embedder: Embedder) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from intern.learning.judging.evaluate import Generated
-from intern.learning.judging.memory import AnswerMemory
+from intern.learning.judging.remembered import AnswerMemory
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_who_asks_for_an_answer_waits_for_no_disk(file: Path, monkeypatch: pytes
         go_on.wait()
         replace(*given)
 
-    monkeypatch.setattr("intern.learning.judging.memory.os.replace", slow)
+    monkeypatch.setattr("intern.learning.judging.remembered.os.replace", slow)
     memory = AnswerMemory(file, most=2)
     for number in range(4):
         memory.put(str(number), answer(number))
