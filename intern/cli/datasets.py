@@ -8,7 +8,7 @@ import typer
 
 from intern.cli import output
 from intern.cli.connection import connect, segment
-from intern.cli.options import AsJson, Home, Key, Url
+from intern.cli.options import AsJson, Home, Key, Limit, Url
 from intern.errors import InternError
 
 app = typer.Typer(help="List and show datasets: frozen examples that runs trained on.", no_args_is_help=True)
@@ -19,6 +19,7 @@ _SHOWN = 20  # examples that were left out
 @app.command("list")
 def list_(
     skill: Annotated[str | None, typer.Option("--skill", "-s", help="Of this skill only.", show_default=False)] = None,
+    limit: Limit = 50,
     as_json: AsJson = False,
     home: Home = None,
     url: Url = None,
@@ -31,8 +32,9 @@ def list_(
     intern datasets list --skill support-triage --json
     ```
     """
+    asked = {"limit": limit, **({} if skill is None else {"skill": skill})}
     with connect(home, url, key) as api:
-        listed = api.get("/api/datasets", **({} if skill is None else {"skill": skill}))
+        listed = api.get("/api/datasets", **asked)
     if output.plain(as_json):
         output.document(listed)
         return

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from intern.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, also on a terminal.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="Show so many, the newest ones.")]
 Home = Annotated[
     Path | None,
     typer.Option("--home", help="The workspace; otherwise INTERN_HOME, or the current folder.", show_default=False),

@@ -15,7 +15,7 @@ import typer
 
 from intern.cli import output, results
 from intern.cli.connection import Api, connect, segment
-from intern.cli.options import AsJson, Home, Key, Url
+from intern.cli.options import AsJson, Home, Key, Limit, Url
 from intern.cli.progress import Event, duration, shown
 from intern.errors import Conflict, EngineUnavailable, InternError, NotAuthenticated
 
@@ -38,6 +38,7 @@ def list_(
         Literal["queued", "running", "done", "failed", "cancelled"] | None,
         typer.Option("--state", help="In this state only.", show_default=False),
     ] = None,
+    limit: Limit = 50,
     as_json: AsJson = False,
     home: Home = None,
     url: Url = None,
@@ -50,7 +51,7 @@ def list_(
     intern runs list --skill support-triage --state failed
     ```
     """
-    asked = {"skill": skill, "state": state}
+    asked = {"skill": skill, "state": state, "limit": limit}
     with connect(home, url, key) as api:
         listed = api.get("/api/runs", **{name: value for name, value in asked.items() if value is not None})
     if output.plain(as_json):
