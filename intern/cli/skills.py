@@ -15,7 +15,7 @@ from intern.cli.options import AsJson, Home, Key, Url, load_settings
 from intern.cli.rows import read_text
 from intern.errors import InternError, InvalidInput
 
-app = typer.Typer(help="List, make and check skills.", no_args_is_help=True)
+app = typer.Typer(help="List, make and check skills, and see whether they are ready to learn.", no_args_is_help=True)
 
 
 @app.command("list")

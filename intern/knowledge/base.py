@@ -8,7 +8,7 @@ event loop. It knows no routes, prompts or engines, and answers nothing across t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -27,7 +27,6 @@ from intern.models.embedder import Embedder, Vectors
 from intern.types import Document, Message, Passage, new_id, now
 
 Mode = Literal["fused", "dense", "lexical"]
-Progress = Callable[[int, int | None, str], None]  # done, total if known, unit
 
 _BATCH = 128  # passages embedded and committed together; a document's passages always are
 
@@ -65,7 +64,6 @@ class Knowledge:
         *,
         source: str,
         contributor: str | None = None,
-        on_progress: Progress | None = None,
     ) -> list[Ingested]:
         """Store files, one result each, in their order.
 
@@ -73,7 +71,6 @@ class Knowledge:
         transaction, and embeds only passages that are new. A refused one leaves the stored one as it was. `source`
         names the folder or channel that the files come from, for `prune`.
         """
-        total = len(files) if isinstance(files, Sized) else None
         made_by = recipe(self._embedder)
         with self._database.connect() as connection:
             known = catalogue.stored(connection, team, skill)
@@ -96,7 +93,7 @@ class Knowledge:
                 batch.clear()
 
         moved: list[Stored] = []
-        for done, (upload, outcome) in enumerate(read_ahead(files, work), start=1):
+        for upload, outcome in read_ahead(files, work):
             stored = known.get(upload.name)
             if isinstance(outcome, DocumentRefused):
                 kept = stored.passages if stored else 0
@@ -111,8 +108,6 @@ class Knowledge:
                 results.append(Ingested(name=upload.name, status="added", passages=len(outcome.parts)))
                 if sum(len(file.parts) for _, file in batch) >= _BATCH:
                     finish()
-            if on_progress is not None:
-                on_progress(done, total, "documents")
         finish()
         if moved:  # the last one to give a file owns it
             with self._database.begin() as connection:

@@ -143,16 +143,6 @@ def test_a_document_says_what_it_is(knowledge: Knowledge, files: Files) -> None:
     assert (document.media_type, document.characters, document.passages) == ("text/plain", len(LEAVE), 1)
 
 
-def test_progress_counts_files_up_to_their_number_where_it_is_known(knowledge: Knowledge, files: Files) -> None:
-    heard: list[tuple[int, int | None, str]] = []
-    knowledge.ingest("t", "s", files(a="one", b="two"), source="docs", on_progress=lambda *step: heard.append(step))
-    assert heard == [(1, 2, "documents"), (2, 2, "documents")]
-    heard.clear()
-    stream = (upload for upload in files(c="three"))
-    knowledge.ingest("t", "s", stream, source="docs", on_progress=lambda *step: heard.append(step))
-    assert heard == [(1, None, "documents")]
-
-
 def test_files_are_read_a_few_at_a_time_not_all_before_the_first_is_stored(knowledge: Knowledge) -> None:
     stored_when_last_was_read: list[int] = []
 

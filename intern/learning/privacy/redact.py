@@ -20,7 +20,7 @@ from intern.errors import InvalidInput
 from intern.learning.privacy.occurrences import Occurrences
 from intern.learning.privacy.placeholders import MARKUP, Scope, identity, mentions
 from intern.learning.privacy.places import Leaf, place_of, rebuilt
-from intern.learning.privacy.recognisers import COVER, KINDS, Span
+from intern.learning.privacy.recognisers import COVER, Span
 from intern.schema import OutputSchema
 from intern.types import Example, Model
 
@@ -61,14 +61,10 @@ class RedactedExample(Model):
 
 
 class Redactor:
-    """Thread-safe if its recogniser is. `kinds` are those to take out; PLACE is found by a spaCy model only."""
+    """Thread-safe if its recogniser is. PLACE is found by a spaCy model only."""
 
-    def __init__(self, recognises: Recognises, *, kinds: frozenset[str] = frozenset(KINDS)) -> None:
-        if unknown := kinds - set(KINDS):
-            known = ", ".join(KINDS)
-            raise InvalidInput(f"There is no kind {sorted(unknown)[0]}; the kinds are {known}.", param="kinds")
+    def __init__(self, recognises: Recognises) -> None:
         self._recognises = recognises
-        self._kinds = kinds
 
     def stated(self, texts: Sequence[str]) -> frozenset[str]:
         """Personal data that texts state, as they write it: for `keep`, what a skill's own documents and instructions
@@ -150,7 +146,7 @@ class Redactor:
             covered = [_Covered(leaves[i], [*untouched[i], *spans[i]]) for i in waiting]
             changed = set()
             for i, view, found in zip(waiting, covered, self._recognises.find([c.text for c in covered]), strict=True):
-                new = [span for span in map(view.original, found) if span and self._goes(span, leaves[i].text, keep)]
+                new = [span for span in map(view.original, found) if span and _goes(span, leaves[i].text, keep)]
                 spans[i] += new
                 if new:
                     changed.add(i)
@@ -161,10 +157,9 @@ class Redactor:
             waiting = sorted(changed)
         return [sorted(its, key=lambda span: span.start) for its in spans]
 
-    def _goes(self, span: Span, text: str, keep: frozenset[str]) -> bool:
-        if span.kind not in self._kinds:
-            return False
-        return not keep or identity(span.kind, text[span.start : span.end]) not in _identities(span.kind, keep)
+
+def _goes(span: Span, text: str, keep: frozenset[str]) -> bool:
+    return not keep or identity(span.kind, text[span.start : span.end]) not in _identities(span.kind, keep)
 
 
 def _values(leaves: Sequence[Leaf], spans: Sequence[Sequence[Span]], scope: Scope) -> dict[str, str]:

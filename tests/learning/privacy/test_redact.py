@@ -177,13 +177,6 @@ def test_what_is_found_points_into_the_original_text_and_quotes_nothing(redactor
     assert "Anna" not in redacted.model_dump_json()
 
 
-def test_kinds_can_be_left_in(recognition: Recognition) -> None:
-    mails = Redactor(recognition, kinds=frozenset({"EMAIL"}))
-    assert mails.redact("Dear Ms Nowak, anna@b.com").text == "Dear Ms Nowak, <EMAIL_1>"
-    with pytest.raises(InvalidInput, match="no kind MAIL; the kinds are PERSON"):
-        Redactor(recognition, kinds=frozenset({"MAIL"}))
-
-
 # --- the same value, the same placeholder ----------------------------------------------------------------------------
 
 
