@@ -501,3 +501,9 @@ def still_there(connection: Connection, team: str, skill: str, examples: Sequenc
     """Those of `examples` that the skill has now; of its folder's, this knows nothing."""
     where = (ExampleRow.team == team, ExampleRow.skill == skill, ExampleRow.id.in_(examples))
     return set(connection.execute(sa.select(ExampleRow.id).where(*where)).scalars())
+
+
+def judged_still(connection: Connection, team: str, skill: str, records: Sequence[str]) -> set[str]:
+    """Those of `records` of which the skill has an example now, made of whichever review."""
+    where = (ExampleRow.team == team, ExampleRow.skill == skill, ExampleRow.record.in_(records))
+    return {record for record in connection.execute(sa.select(ExampleRow.record).where(*where)).scalars() if record}

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from made_lora import base_shape, tensors, write_lora
+from made_records import record
 
 from intern.errors import Conflict, EngineFailure, TrainingFailed
 from intern.learning.adapters.adapter import store_adapter
@@ -211,6 +212,32 @@ async def test_a_run_does_not_go_on_with_examples_that_were_deleted(house: House
     with pytest.raises(Conflict, match=r"examples that were deleted since \(1\). Begin anew: intern learn levels."):
         await learner.resume(TEAM, run.id)
     assert house.kept(run).state == "failed"
+
+
+async def test_a_later_review_of_the_same_answer_replaces_an_example_and_deletes_none(house: House) -> None:
+    learner = house.learner()
+    run = await broken(house, learner)
+    await learner.close()
+    answered = record(skill="levels")
+    first, second = (
+        Example(id=f"ex_{n}", input="i", output="o", provenance="review", record=answered.id) for n in range(2)
+    )
+    dataset = Dataset(id="ds_given", team=TEAM, skill="levels", digest="x", created=now(), train=1, heldout=0)
+    writer = records.Recorder(house.parts.database)
+    writer.put(answered)
+    writer.close()
+    with house.parts.database.begin() as connection:
+        store.add_dataset(connection, dataset, [store.Item(example=first, key="k", split="train")])
+        store.save_run(connection, run.model_copy(update={"dataset": dataset.id}))
+
+    def check() -> None:
+        left(house).check(house.kept(run), house.library.get(TEAM, "levels"))
+
+    with pytest.raises(Conflict, match="deleted since"):  # the review was taken back
+        check()
+    with house.parts.database.begin() as connection:
+        records.add_examples(connection, TEAM, "levels", [second])
+    check()
 
 
 async def test_a_run_that_is_taken_up_does_not_go_on_with_examples_that_were_deleted_either(house: House) -> None:

@@ -64,20 +64,24 @@ def gathered(parts: Parts, team: str, skill: Skill, variant: Variant) -> tuple[B
 
 
 def check_frozen(connection: Connection, run: Run) -> None:
-    """Raises Conflict when examples of a run's dataset were deleted from the skill since. Of those of its folder, the
-    store knows nothing."""
+    """Raises Conflict when examples of a run's dataset were deleted from the skill since. A later review of the same
+    record replaces an example and deletes none. Of those of its folder, the store knows nothing."""
     if run.dataset is None:
         return
-    frozen = [
-        example.id
+    frozen = {
+        example.id: example.record
         for split in ("train", "heldout")
         for example in store.dataset_examples(connection, run.team, run.dataset, split)
         if example.provenance != "folder"
-    ]
+    }
+    ids, records = list(frozen), sorted({record for record in frozen.values() if record})
     there: set[str] = set()
-    for start in range(0, len(frozen), _LOOKED_UP):
-        there |= store.still_there(connection, run.team, run.skill, frozen[start : start + _LOOKED_UP])
-    if deleted := len({*frozen} - there):
+    for start in range(0, len(ids), _LOOKED_UP):
+        there |= store.still_there(connection, run.team, run.skill, ids[start : start + _LOOKED_UP])
+    judged: set[str] = set()
+    for start in range(0, len(records), _LOOKED_UP):
+        judged |= store.judged_still(connection, run.team, run.skill, records[start : start + _LOOKED_UP])
+    if deleted := sum(example not in there and record not in judged for example, record in frozen.items()):
         raise Conflict(f"It began with examples that were deleted since ({deleted}). {anew(run)}")
 
 
