@@ -171,7 +171,8 @@ class TrainingUnavailable(InternError):
     def lacks(cls, what: str, names: Sequence[str]) -> TrainingUnavailable:
         """That `what` needs packages which are not installed."""
         return cls(
-            f"{what} needs {', '.join(names)}, which this installation lacks. Run `make train` in the project's folder."
+            f"{what} needs {', '.join(names)}, which this installation lacks. Run `make train` in the project's "
+            "folder; an image has it that is built with TRAIN=1."
         )
 
 

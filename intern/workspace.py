@@ -27,6 +27,7 @@ from intern.learning.adapters.shipped import adopt
 from intern.learning.erasure import Erasure
 from intern.learning.examples.shots import ServedShots
 from intern.learning.learner import Learner
+from intern.learning.loop.collecting import gathered
 from intern.learning.loop.contracts import BaseModel
 from intern.learning.parts import WorkspaceParts
 from intern.learning.privacy.documents import Source
@@ -41,6 +42,7 @@ from intern.reviews import Reviews
 from intern.routing.router import Router, SkillTexts
 from intern.routing.texts import standing
 from intern.settings import Settings
+from intern.skill import Skill
 from intern.store import records
 from intern.store.documents import list_origins
 from intern.store.engine import open_database
@@ -120,7 +122,9 @@ class Workspace:
         self.reviews = Reviews(self.database, self.library, self.routes, self.recorder.flush, self.routes.outdate)
         self.parts = _parts(self)
         self.learner = Learner(self.parts, self.library, self.deployments, hours=settings.learning_hours)
-        self.triggers = Triggers(self.database, self.library, self.learner, hours=settings.learning_hours)
+        self.triggers = Triggers(
+            self.database, self.library, self.learner, hours=settings.learning_hours, heldout=self._heldout
+        )
         self.erasure = Erasure(self.parts, self.learner, self.library, self.recorder.flush)
         self.library.refresh()
 
@@ -178,6 +182,10 @@ class Workspace:
         await self.engine.start()
         await asyncio.to_thread(self._adopt)
         await self.deployments.load()
+
+    def _heldout(self, team: str, skill: Skill) -> int:
+        """How many examples a dataset of the skill would hold out now."""
+        return gathered(self.parts, team, skill, "original")[1].heldout
 
     def _adopt(self) -> None:
         """Put adapters in service that came with the workspace."""

@@ -44,7 +44,7 @@ def test_the_same_torch_and_the_same_locks_in_the_same_order() -> None:
         r"requirements/\w+\.txt", recipe("$(VENV)/.train")
     )
     assert "--no-deps --require-hashes" in installs[2]
-    assert '[ -n "$TRAIN" ]' in installs[2]
+    assert '[ "$TRAIN" = 1 ]' in installs[2]
     assert "--no-deps --no-build-isolation" in installs[3]
 
 

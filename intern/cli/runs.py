@@ -100,7 +100,9 @@ def compare(
         [_compared(*row) for row in rows],
     )
     if found["corrected"]:
-        output.note(f"{found['corrected']} examples are left out: their right answer was another one in the other run")
+        output.note(
+            f"{found['corrected']} examples are left out: request or right answer was another one in the other run"
+        )
     if found["failed"]:
         output.note(f"{found['failed']} examples are left out: the engine failed to answer them")
 

@@ -61,7 +61,7 @@ class Journal:
 
     async def end(self, run: Run) -> bool:
         """Keep that a run which nobody carries out is cancelled, and tell it. False, and nothing is kept or told, when
-        it has ended meanwhile."""
+        it has ended meanwhile, or another process has begun it."""
         kept = await stored(self._end, run, now())
         await self._notify()
         self.forget(run)
@@ -188,6 +188,8 @@ class Journal:
             found = store.get_run(connection, run.team, run.id, lock=True)
             if found.ended is not None:
                 return found.ended == when  # or the connection was lost after it had been kept
+            if run.state == "queued" and found.state == "running":
+                return False
             told = store.list_events(connection, run.team, run.id)
             ended = found.model_copy(update={"state": "cancelled", "ended": when})
             store.save_run(connection, ended)

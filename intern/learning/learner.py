@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
+from math import inf
 
 from intern.errors import (
     Conflict,
@@ -53,6 +54,7 @@ LOOK_SECONDS = 5.0  # between two looks at what other processes of the database 
 MOST_TAKEN_UP = 3  # times that a run is taken up after the server ended, or lost its database, in the middle of it
 _REST_SECONDS = 30.0
 _END_SECONDS = 60.0
+_SWEEP_SECONDS = 86_400.0  # between two looks for what nothing leads to any more
 _SAVED_SECONDS = 30.0  # between two times that a run's seconds are kept
 # What may be gone after a while: a full disk, too little memory, an engine or a model that could not be had.
 _PASSING = (
@@ -150,9 +152,9 @@ class Learner:
             created=now(),
         )
         folder = self._leftovers.folder(run)
-        if asked is not None:
-            await asyncio.to_thread(folder.keep, asked)
         try:
+            if asked is not None:
+                await asyncio.to_thread(folder.keep, asked)
             await self._journal.queue(run)
         except BaseException:  # what was asked with must not be left where no run leads to it
             await settled(folder.clear, everything=True)
@@ -185,9 +187,11 @@ class Learner:
                     await self._end(found)
             else:
                 elsewhere = found.state != "queued" and not await self._nobody_else()
-                if not await (self._end_elsewhere(found) if elsewhere else self._end(found)):
+                if elsewhere or not await self._end(found):
                     found = await self._journal.get(team, run)
-                    raise InvalidInput(f"The run {run} has ended already: {found.state}.")
+                    if found.ended is not None or not await self._end_elsewhere(found):
+                        found = await self._journal.get(team, run)
+                        raise InvalidInput(f"The run {run} has ended already: {found.state}.")
             return await self._journal.get(team, run)
 
     async def resume(self, team: str, run: str, *, by: str = "") -> Run:
@@ -229,7 +233,7 @@ class Learner:
         return self._journal.follow(team, run, after=after)
 
     async def _end(self, run: Run) -> bool:
-        """End a run that nobody carries out. False when it came to its end meanwhile."""
+        """End a run that nobody carries out. False when it came to its end meanwhile, or another process began it."""
         if not await self._journal.end(run):
             return False
         await settled(self.clear, run)
@@ -256,23 +260,23 @@ class Learner:
     # --- carrying out --------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        waited = swept = False
+        waited, swept = False, -inf
         while True:
             self._wake.clear()
             try:
                 if not await settled(self._turn.take):
                     if not waited:
                         log.info("another process carries out the runs of this database; this one waits for its turn")
-                    waited, swept = True, False
+                    waited, swept = True, -inf
                     await self._woken()
                     continue
                 if waited:  # the former one has time to see that it lost its connection
                     await asyncio.sleep(2 * self._look)
                     waited = False
                     continue
-                if not swept:  # what who had the turn before did not come to
+                if time.monotonic() - swept > _SWEEP_SECONDS:  # at first: what who had the turn before did not come to
                     await settled(self._leftovers.sweep)
-                    swept = True
+                    swept = time.monotonic()
                 if (task := await self._next()) is None:
                     await self._woken()
                     continue

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from scipy.stats import fisher_exact
 from sqlalchemy.engine import Engine as Database
 
-from intern.errors import Conflict, InvalidInput, NotFound
+from intern.errors import Conflict, InternError, InvalidInput, NotFound
 from intern.learning.budget import WEEK, Budget, first_time, itself, itself_again, within_a_week
-from intern.learning.examples.splitting import HELDOUT_GROUPS, PROVABLE
+from intern.learning.examples.splitting import HELDOUT_GROUPS
 from intern.library import SkillLibrary
 from intern.skill import Learning, Skill
 from intern.store import learning as store
@@ -41,7 +41,6 @@ class Situation(Model):
     training began, `before` those before it."""
 
     examples: int  # all that there are
-    heldout: int = 0  # those that the skill's folder holds out by name
     new: int  # collected since the last training began
     last: datetime | None  # when that was
     this_week: int  # trainings within a week; one that found too few good examples is none
@@ -57,8 +56,6 @@ def due(settings: Learning, situation: Situation, at: datetime) -> str | None:
     if situation.this_week >= settings.runs_a_week:
         return None
     if situation.last is None:
-        if situation.examples < PROVABLE and situation.heldout < HELDOUT_GROUPS:
-            return None
         return f"{situation.examples} examples, and no training yet"
     if not situation.trained:  # too few were good enough: look again soon
         return f"{situation.new} new examples" if situation.new >= max(1, settings.new_examples // AGAIN) else None
@@ -92,13 +89,23 @@ class Submits(Protocol):
 
 class Triggers:
     """Looks at every skill now and then. `hours` is how long skills may train by themselves within seven days, all of
-    them together (`budget.py`)."""
+    them together (`budget.py`). `heldout` counts the examples that a dataset of now would hold out; it blocks."""
 
-    def __init__(self, database: Database, library: SkillLibrary, learner: Submits, *, hours: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        library: SkillLibrary,
+        learner: Submits,
+        *,
+        hours: float,
+        heldout: Callable[[str, Skill], int],
+    ) -> None:
         self._database = database
         self._library = library
         self._learner = learner
         self._budget = Budget(database, hours)
+        self._heldout = heldout
+        self._too_few: dict[tuple[str, str], tuple[str, int]] = {}  # skills, by what was counted when they held out so
         self._told = False
         self._begun_again: set[str] = set()  # runs; one that cannot be is not tried at every look
 
@@ -168,7 +175,6 @@ class Triggers:
             collected = records.examples_since(connection, team, skill.name)
             situation = Situation(
                 examples=len(skill.examples) + collected,
-                heldout=sum(example.split == "heldout" for example in skill.examples),
                 new=records.examples_since(connection, team, skill.name, last) if last else collected,
                 last=last,
                 this_week=sum(within_a_week(run, at) for run in runs if run.dataset is not None),
@@ -176,7 +182,24 @@ class Triggers:
                 recent=[accepted for when, accepted in recent if last is not None and when > last][:COMPARED],
                 before=[accepted for _, accepted in before][:COMPARED],
             )
-        return due(skill.spec.learning, situation, at)
+        why = due(skill.spec.learning, situation, at)
+        first = why is not None and not any(run.dataset for run in runs)
+        return None if first and not self._is_provable(team, skill, situation.examples) else why
+
+    def _is_provable(self, team: str, skill: Skill, examples: int) -> bool:
+        """Whether a first training could come to a verdict. Counted again only when there are other examples."""
+        counted = (skill.digest, examples)
+        if self._too_few.get((team, skill.name)) == counted:
+            return False
+        try:
+            heldout = self._heldout(team, skill)
+        except InternError:  # the run will say why
+            return True
+        if heldout >= HELDOUT_GROUPS:
+            return True
+        self._too_few[team, skill.name] = counted
+        log.info("skill %s waits: %d of %d held-out examples for a verdict", skill.name, heldout, HELDOUT_GROUPS)
+        return False
 
     def _affordable(self, why: str, skill: Skill) -> bool:
         if (left := self._budget.left()) > 0:

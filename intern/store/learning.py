@@ -504,6 +504,16 @@ def still_there(connection: Connection, team: str, skill: str, examples: Sequenc
 
 
 def judged_still(connection: Connection, team: str, skill: str, records: Sequence[str]) -> set[str]:
-    """Those of `records` of which the skill has an example now, made of whichever review."""
-    where = (ExampleRow.team == team, ExampleRow.skill == skill, ExampleRow.record.in_(records))
-    return {record for record in connection.execute(sa.select(ExampleRow.record).where(*where)).scalars() if record}
+    """Those of `records` of which the skill has an example now, made of whichever review, or that were rejected since.
+
+    A verdict that changes deletes nothing. Of what was deleted by hand, the answer had been accepted or corrected.
+    """
+    examples = sa.select(ExampleRow.record).where(
+        ExampleRow.team == team, ExampleRow.skill == skill, ExampleRow.record.in_(records)
+    )
+    reviews = sa.select(ReviewRow.record, ReviewRow.verdict).where(
+        ReviewRow.team == team, ReviewRow.record.in_(records)
+    )
+    newest = {row.record: row.verdict for row in connection.execute(reviews.order_by(ReviewRow.created, ReviewRow.id))}
+    rejected = {record for record, verdict in newest.items() if verdict in ("reject", "wrong_skill")}
+    return rejected.union(record for record in connection.execute(examples).scalars() if record)

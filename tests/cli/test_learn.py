@@ -186,7 +186,11 @@ def test_two_trainings_are_compared(intern: Intern, learning: Script, owner: Own
         row |= change
     outcomes.write_text("".join(json.dumps(row) + "\n" for row in rows))
     _, said = on_a_terminal(owner, "runs", "compare", first, second)
-    for part in ("37 examples", "1 examples are left out: their right", "2 examples are left out: the engine"):
+    for part in (
+        "37 examples",
+        "1 examples are left out: request or right answer",
+        "2 examples are left out: the engine",
+    ):
         assert part in " ".join(said.split()), part
 
 

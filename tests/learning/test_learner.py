@@ -864,6 +864,17 @@ async def test_what_a_failed_run_keeps_goes_when_a_later_training_of_the_skill_i
         await learner.resume(TEAM, run.id)
 
 
+async def test_a_run_that_another_process_begins_at_that_moment_is_ended_there(house: House) -> None:
+    learner = house.learner()
+    run = await learner.submit(TEAM, "one")
+    await learner._journal.save(run.model_copy(update={"state": "running"}))
+    assert not await learner._journal.end(run)
+    assert kept(house, run).state == "running"
+    assert await learner._journal.end(kept(house, run)), "one that nobody carries out any more"
+    assert (kept(house, run).state, kept(house, run).ended is None) == ("cancelled", False)
+    await learner.close()
+
+
 async def test_a_failed_run_that_is_cancelled_keeps_nothing_and_its_reason(house: House) -> None:
     learner = house.learner()
     run = await failed(house, learner)

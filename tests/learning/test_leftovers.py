@@ -26,7 +26,7 @@ from intern.learning.loop.folder import Asked, RunFolder
 from intern.skill import write_skill
 from intern.store import learning as store
 from intern.store import records
-from intern.types import Adapter, Dataset, Example, Run, now
+from intern.types import Adapter, Dataset, Example, Review, Run, new_id, now
 
 from .test_learner import ended, put_in_service, settled_down
 from .test_resuming import TEAM, House, house
@@ -214,7 +214,7 @@ async def test_a_run_does_not_go_on_with_examples_that_were_deleted(house: House
     assert house.kept(run).state == "failed"
 
 
-async def test_a_later_review_of_the_same_answer_replaces_an_example_and_deletes_none(house: House) -> None:
+async def test_a_later_review_of_the_same_answer_deletes_no_example(house: House) -> None:
     learner = house.learner()
     run = await broken(house, learner)
     await learner.close()
@@ -233,10 +233,20 @@ async def test_a_later_review_of_the_same_answer_replaces_an_example_and_deletes
     def check() -> None:
         left(house).check(house.kept(run), house.library.get(TEAM, "levels"))
 
-    with pytest.raises(Conflict, match="deleted since"):  # the review was taken back
+    def judge(verdict: Any) -> None:
+        review = Review(id=new_id("rev"), record=answered.id, team=TEAM, verdict=verdict, reviewer="k", created=now())
+        with house.parts.database.begin() as connection:
+            records.add_review(connection, review)
+
+    judge("accept")
+    with pytest.raises(Conflict, match="deleted since"):  # by hand: nothing else takes an accepted one away
         check()
     with house.parts.database.begin() as connection:
         records.add_examples(connection, TEAM, "levels", [second])
+    check()
+    with house.parts.database.begin() as connection:
+        records.delete_example(connection, TEAM, "levels", second.id)
+    judge("reject")
     check()
 
 

@@ -96,3 +96,16 @@ async def test_what_is_written_for_training_is_freed_and_what_cannot_be_is_left_
     assert ADDRESSES[1] in written
     assert "@example.com" not in written
     assert [event.text for event in told] == ["1 documents are not read: they cannot be freed of personal data"]
+
+
+async def test_a_skill_that_trains_by_itself_waits_until_enough_of_its_examples_are_held_out(tmp_path: Path) -> None:
+    spec = {"title": "T", "description": "D", "instructions": "I", "learning": {"auto": True, "redact": "collected"}}
+    rows = [{"input": f"question {n} about {n * 7}", "output": f"answer {n}", "split": "train"} for n in range(60)]
+    held = [{**row, "input": f"held-out {row['input']}", "split": "heldout"} for row in rows[:30]]
+    for name, examples in (("eager", rows + held), ("early", rows + held[1:])):
+        write_skill(tmp_path / "skills", name, spec, examples=examples)
+    workspace = Workspace(Settings(home=tmp_path), engine=FakeEngine(), embedder=HashEmbedder())
+    try:
+        assert [run.skill for run in await workspace.triggers.look()] == ["eager"]
+    finally:
+        await workspace.close()

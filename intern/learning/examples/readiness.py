@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from intern.learning.examples.items import Built, canonical
-from intern.learning.examples.splitting import HELDOUT_GROUPS, PROVABLE
+from intern.learning.examples.splitting import HELDOUT_GROUPS
 from intern.schema import MAX_NODES, OutputSchema, followed
 from intern.types import Json, Model
+
+ENOUGH = 100  # examples of which HELDOUT_GROUPS are drawn nearly for sure, where none is named
 
 
 class Readiness(Model):
@@ -41,8 +43,8 @@ def readiness(built: Built, schema: OutputSchema | None, *, min_examples: int) -
         missing.append("Every example has the same output: there is nothing to learn from them.")
     if len(built.heldout) < HELDOUT_GROUPS:
         notes.append(
-            f"{len(built.heldout)} held-out examples; under {HELDOUT_GROUPS} no adapter can be proved better. Of "
-            f"{PROVABLE} examples so many are held out."
+            f"{len(built.heldout)} held-out examples; under {HELDOUT_GROUPS} no adapter can be proved better. Of about "
+            f'{ENOUGH} so many are held out by themselves; those with "split": "heldout" always are.'
         )
     for path, values in enumerated(schema).items():
         seen = Counter(str(_at(example.output, path)) for example in train)

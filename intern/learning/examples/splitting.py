@@ -38,7 +38,6 @@ HELDOUT_JUDGES = 30  # so many of the owners' judge alone: from there on, users'
 # Ways in which one conversation goes on from one of its turns: it ends there, goes on, was asked again, or otherwise.
 CONTINUED = 5
 HELDOUT_GROUPS = 30  # independent groups of held-out examples that the gate asks for, unless it is told otherwise
-PROVABLE = round(HELDOUT_GROUPS / HELDOUT_MOST_SHARE)  # examples of which so many can be drawn
 
 
 class Drops(Protocol):

@@ -17,8 +17,8 @@ from intern.types import Model
 class SideBySide(Model):
     """`score` and `other_score` are mean scores on `n` common examples; differences are the first minus the other.
 
-    Left out of them are `corrected` examples, whose right answer was another one in the other run, and `failed` ones,
-    which the engine failed to answer in either.
+    Left out of them are `corrected` examples, whose request or right answer was another one in the other run, and
+    `failed` ones, which the engine failed to answer in either.
     """
 
     n: int
@@ -37,7 +37,8 @@ def side_by_side(mine: Sequence[Outcome], others: Sequence[Outcome], *, name: st
     alike = [outcome for outcome in both if outcome.as_asked(first[outcome.example])]
     second = {o.example: o for o in alike if not (o.failed or first[o.example].failed)}
     if not second:
-        raise InvalidInput(f"The run and {name} have no held-out example in common.")
+        why = f": {len(both)} were asked or to be answered otherwise, or failed" if both else ""
+        raise InvalidInput(f"The run and {name} have no held-out example in common{why}.")
     groups = {example: first[example].group for example in second}
     fields = [field for field in next(iter(second.values())).fields if all(field in first[e].fields for e in second)]
     if not fields:

@@ -65,7 +65,7 @@ def gathered(parts: Parts, team: str, skill: Skill, variant: Variant) -> tuple[B
 
 def check_frozen(connection: Connection, run: Run) -> None:
     """Raises Conflict when examples of a run's dataset were deleted from the skill since. A later review of the same
-    record replaces an example and deletes none. Of those of its folder, the store knows nothing."""
+    record deletes none. Of those of its folder, the store knows nothing."""
     if run.dataset is None:
         return
     frozen = {

@@ -75,7 +75,7 @@ class RunFolder:
     def only_asked(self) -> bool:
         """Whether nothing is in it but what a run was asked with."""
         there = {place.name.removeprefix(".") for place in self.path.iterdir()}
-        return _ASKED in there and there <= {_ASKED, _OWNERS}
+        return bool(there) and there <= {_ASKED, _OWNERS}
 
     def own(self, owners: Mapping[str, Owner]) -> None:
         """Note whose examples a run without a dataset works on, by id, those noted before included; who deletes a
@@ -161,16 +161,18 @@ class RunFolder:
             (self.path / jobs.JOB).unlink()
 
     def clear(self, *, everything: bool = False) -> None:
-        """Remove what only the work needed, which is everything but outcomes, and whose examples they are on;
-        `everything`: those too. Raises OSError."""
+        """Remove what only the work needed, which is everything but outcomes and, beside some, whose examples they are
+        on; `everything`: those too. Raises OSError."""
         (self.path / jobs.JOB).unlink(missing_ok=True)  # first: half cleared, nothing goes on with the rest
         there: list[Path] = []
         with suppress(FileNotFoundError):
             there = list(self.path.iterdir())
+        stay = [] if everything else [place for place in there if place.match(_OUTCOMES)]
+        stay += [self.path / _OWNERS] if stay else []
         for place in there:
             if place.is_dir():
                 shutil.rmtree(place, ignore_errors=True)
-            elif everything or not (place.match(_OUTCOMES) or place.name == _OWNERS):
+            elif place not in stay:
                 place.unlink(missing_ok=True)
         self._remove_empty()
 

@@ -56,15 +56,22 @@ class PairTrainer(DPOTrainer):
         return dataset
 
 
-def prefer(folder: Path, model: Any, tokenizer: Any, job: Job, tell: Tell, *, bf16: bool) -> None:
-    """Fit the adapter in `model` to the job's pairs. Raises InvalidInput when there are too few, OSError."""
-    recipe = job.recipe
+def read_pairs(folder: Path, tokenizer: Any, job: Job, tell: Tell) -> TokenisedPairs:
+    """The job's pairs. Raises InvalidInput when too few fit the context, OSError."""
     pairs = tokenise_pairs(tokenizer, jobs.read_lines(folder / jobs.PAIRS, Pair), job.context)
-    heldout = tokenise_pairs(tokenizer, jobs.read_lines(folder / jobs.HELDOUT_PAIRS, Pair), job.context).rows
     if pairs.too_long:
         text = f"{len(pairs.too_long)} pairs are longer than {job.context} tokens: {some(pairs.too_long)}"
         tell(Event(kind="warning", text=text, numbers={"too_long": pairs.too_long}))
     check_pairs(len(pairs.rows))
+    return pairs
+
+
+def prefer(
+    folder: Path, model: Any, tokenizer: Any, job: Job, pairs: TokenisedPairs, tell: Tell, *, bf16: bool
+) -> None:
+    """Fit the adapter in `model` to the pairs. Raises OSError."""
+    recipe = job.recipe
+    heldout = tokenise_pairs(tokenizer, jobs.read_lines(folder / jobs.HELDOUT_PAIRS, Pair), job.context).rows
     place = folder / jobs.STAGES / "preferences"
     micro = pairs_at_once(pairs.rows, recipe.batch, model.device.type)
     steps = -(-len(pairs.rows) // recipe.batch) * recipe.preference_epochs

@@ -49,6 +49,10 @@ def run(folder: Path, job: Job, tell: stages.Tell) -> None:
     heldout = list(jobs.read_lines(folder / jobs.HELDOUT, Row))
     measured = tokenise(tokenizer, heldout, job.context)
     _tell_rows(rows, job.context, recipe, tell)
+    if recipe.name == "dpo":  # before anything is trained that would be lost
+        from intern.learning.train import preferences
+
+        pairs = preferences.read_pairs(folder, tokenizer, job, tell)
     prompts = (Prompt(id=row.id, ids=tuple(prompt_ids(tokenizer, row.messages))) for row in heldout)
     jobs.write_lines(folder / jobs.PROMPTS, prompts)
 
@@ -70,9 +74,7 @@ def run(folder: Path, job: Job, tell: stages.Tell) -> None:
         _once(folder, "completion", model, tokenizer, texts, job, epochs=recipe.completion_epochs, **options)
     _once(folder, "examples", model, tokenizer, rows.rows, job, epochs=recipe.epochs, **options)
     if recipe.name == "dpo":
-        from intern.learning.train.preferences import prefer
-
-        prefer(folder, model, tokenizer, job, tell, bf16=bf16)
+        preferences.prefer(folder, model, tokenizer, job, pairs, tell, bf16=bf16)
     _write_adapter(model, folder / jobs.ADAPTER)
     from intern.learning.train.__main__ import peak_memory
 

@@ -16,8 +16,9 @@ def test_readiness_names_what_is_missing() -> None:
         "31 examples, 50 needed.",
         "Every example has the same output: there is nothing to learn from them.",
     )
-    few = "10 held-out examples; under 30 no adapter can be proved better. Of 75 examples so many are held out."
-    assert few in found.notes
+    assert any(
+        note.startswith("10 held-out examples; under 30 no adapter can be proved better.") for note in found.notes
+    )
     assert "`topic` never has the values `refund`, `other`." in found.notes
     assert "`urgent` never has the values `true`, `false`." in found.notes
 

@@ -108,11 +108,21 @@ def test_whose_the_examples_are_that_a_run_was_given_stays_when_they_go(tmp_path
     assert folder.only_asked
     assert [example.id for example in folder.asked(needed=True).examples] == ["1", "2"]
     folder.own({"3": Owner(record="rec_1")})
+    put(folder.path, "outcomes-base.jsonl")
+    assert not folder.only_asked
     folder.clear()
     assert folder.owners() == {"1": Owner(person="eve"), "3": Owner(record="rec_1")}
     folder.disown({"1"})
     assert folder.owners() == {"3": Owner(record="rec_1")}
     folder.disown({"3"})
+    assert [place.name for place in folder.path.iterdir()] == ["outcomes-base.jsonl"]
+
+
+def test_without_outcomes_nobody_is_noted_any_more(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run_1")
+    folder.own({"1": Owner(person="eve")})
+    assert folder.only_asked, "a process was killed before it wrote the examples too"
+    folder.clear()
     assert not folder.path.exists()
 
 

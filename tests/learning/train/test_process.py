@@ -283,6 +283,14 @@ def test_preferences_move_the_adapter_towards_the_corrected_answers(tiny_base: P
 
 def test_preferences_without_corrections_are_refused(tiny_base: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    training.prepare(folder, job(tiny_base, name="dpo", epochs=1), rows(8))
-    with pytest.raises(TrainingFailed, match="corrected answers"):
-        asyncio.run(carried_out(folder))
+    long = pairs(1, start=50)[0].model_copy(update={"rejected": "very " * 300})
+    training.prepare(folder, job(tiny_base, name="dpo", epochs=1), rows(8), pairs=[*pairs(9), long])
+    told: list[Event] = []
+
+    async def listen() -> None:
+        async for event in training.train(folder):
+            told.append(event)  # noqa: PERF401 - what was told stays when it raises
+
+    with pytest.raises(TrainingFailed, match="at least 10 corrected answers, and there are 9"):
+        asyncio.run(listen())
+    assert not any(event.kind == "phase" for event in told), "before anything is trained that would be lost"
