@@ -23,7 +23,6 @@ RECONNECT_SECONDS = 60.0
 INTERRUPTED = 130  # what a shell calls a command that Ctrl-C ended
 ENDED = ("done", "failed", "cancelled")
 _PAUSE_SECONDS = 1.0
-_COMMANDS = {"learn": "intern learn", "evaluate": "intern eval", "synthesize": "intern examples write"}
 
 app = typer.Typer(help="List, show, follow, end and resume runs: trainings and evaluations.", no_args_is_help=True)
 
@@ -303,9 +302,12 @@ def _read(api: Api, run: str, take: Callable[[Event], object]) -> dict[str, Any]
 def again(run: dict[str, Any]) -> str | None:
     """The command that goes on with a run that was left in the middle, where nothing else works on the workspace. None
     for a measurement with examples or answers of its own: who measures again may bring others."""
+    from intern.learning.loop.collecting import COMMANDS
+
     if run["kind"] == "evaluate" and run["recipe"].get("asked"):
         return None
-    return f"{_COMMANDS[run['kind']]} {run['skill']}"
+    command: str = COMMANDS[run["kind"]]
+    return f"{command} {run['skill']}"
 
 
 def _interrupted(api: Api, run: str) -> None:

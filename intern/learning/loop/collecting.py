@@ -20,7 +20,7 @@ from intern.store import learning as store
 from intern.types import Dataset, Example, Model, Run, RunKind, Variant, new_id, now
 
 _LOOKED_UP = 1_000  # examples at a time
-_ANEW: Mapping[RunKind, str] = {
+COMMANDS: Mapping[RunKind, str] = {  # that begin a run of the kind
     "learn": "intern learn",
     "evaluate": "intern eval",
     "synthesize": "intern examples write",
@@ -87,7 +87,7 @@ def check_frozen(connection: Connection, run: Run) -> None:
 
 def anew(run: Run) -> str:
     """What to do where a run cannot go on."""
-    return f"Begin anew: {_ANEW[run.kind]} {run.skill}."
+    return f"Begin anew: {COMMANDS[run.kind]} {run.skill}."
 
 
 class Collecting:
