@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from intern.learning.judging.outcomes import PROMPT_ONLY, SERVING, Against, Outcome
+from intern.learning.judging.outcomes import Against, Outcome, incumbent
 from intern.learning.judging.statistics import paired_difference
 
 
-def against(outcomes: Mapping[str, Sequence[Outcome]], *, field: str | None = None) -> Against | None:
-    """All others against the adapter in service, or against the base model where there is none.
+def against(
+    outcomes: Mapping[str, Sequence[Outcome]], *, field: str | None = None, examples: str = "none"
+) -> Against | None:
+    """All others against what serves: the adapter in service, or the base model with the `examples` in its prompt.
 
     A rival without an outcome on a common example is left out; an outside system need not have answered everything, and
     what the engine failed to answer is left out on both sides.
     None where there is nobody to compare with, or nothing. `field` is the output field to compare; None is the mean.
     Intervals have 95% confidence, and each stands for itself: of twenty that are looked at, one may well mislead.
     """
-    reference = next((name for name in (SERVING, *PROMPT_ONLY) if outcomes.get(name)), None)
+    reference = incumbent({name for name, rows in outcomes.items() if rows}, examples)
     if reference is None:
         return None
     theirs = _scores(outcomes[reference], field)

@@ -10,8 +10,9 @@ In this order:
 1. fewer than `least_groups` independent groups of held-out examples: inconclusive;
 2. a guard is broken: reject;
 3. prompting is enough: some prompt-only rival is good by itself (its interval lies above `good`, its score not below
-   that of the adapter in service) and training brings nothing beyond it (the whole interval of the difference lies
-   below `negligible`, or less than `negligible` is left to gain);
+   that of the adapter in service) and training brings nothing beyond it: the whole interval of the difference lies
+   below `negligible`; or less than `negligible` is left to gain; or as many held-out examples were judged by as ever
+   are, the difference on them is below `negligible`, and its interval below `slight`;
 4. worse than the adapter in service or than a prompt-only rival, beyond the interval: reject;
 5. better than each of them, beyond the interval: promote;
 6. otherwise inconclusive, with how many more held-out examples would tell.
@@ -27,7 +28,16 @@ from pydantic import Field
 from intern.errors import InvalidInput
 from intern.learning.judging.attributes import Identity
 from intern.learning.judging.guards import Refusal, check_guards
-from intern.learning.judging.outcomes import CANDIDATE, PROMPT_ONLY, SERVING, Difference, Interval, Outcome, Ruling
+from intern.learning.judging.outcomes import (
+    CANDIDATE,
+    PROMPT_ONLY,
+    SERVING,
+    Difference,
+    Interval,
+    Outcome,
+    Ruling,
+    incumbent,
+)
 from intern.learning.judging.statistics import MOST_NEEDED, clustered_mean, paired_difference
 from intern.types import Model
 
@@ -42,11 +52,14 @@ CALLED = {
 
 
 class GateSettings(Model):
-    """What the gate goes by. `field` is the deciding output field; None is the mean over all scored fields."""
+    """What the gate goes by. `field` is the deciding output field; None is the mean over all scored fields. `examples`
+    are those that the skill has in its base model's prompt (`prompting.examples`)."""
 
     field: str | None = None
     least_groups: int = Field(default=30, ge=2)
+    examples: str = "none"
     negligible: float = Field(default=0.01, ge=0, le=1)
+    slight: float = Field(default=0.05, ge=0, le=1)
     good: float = Field(default=0.5, ge=0, le=1)
     most_judged: int | None = None  # held-out examples that rivals answer at most; more of them decide nothing
     refusal: Refusal | None = None  # (field, value) by which the skill says no; None: a field left null
@@ -108,7 +121,7 @@ class _Case:
         self.prompts = prompts
         self.best = max(prompts, key=lambda name: self.means[name].mean)
         self.judges = [*prompts, *([SERVING] if SERVING in scores else [])]
-        reference = SERVING if SERVING in scores else "base" if "base" in prompts else self.best
+        reference = incumbent(scores, settings.examples) or self.best
         both = (identities.get(CANDIDATE), identities.get(reference))
         self.guards = check_guards(
             candidate,
@@ -144,11 +157,14 @@ class _Case:
         return self._undecided(unbeaten)
 
     def _is_enough(self, name: str) -> bool:
-        mean, difference, negligible = self.means[name], self.differences[name], self.settings.negligible
-        good = (mean.low or 0.0) >= self.settings.good
+        settings, mean, difference = self.settings, self.means[name], self.differences[name]
+        good = (mean.low or 0.0) >= settings.good
         if SERVING in self.means:
             good = good and mean.mean >= self.means[SERVING].mean
-        return good and (_high(difference) < negligible or 1.0 - mean.mean < negligible)
+        high, gained = _high(difference), difference.interval.mean
+        known = settings.most_judged is not None and difference.interval.n >= settings.most_judged
+        nothing = known and gained < settings.negligible and high < settings.slight
+        return good and (high < settings.negligible or 1.0 - mean.mean < settings.negligible or nothing)
 
     def _too_few(self, groups: int) -> Ruling:
         least = self.settings.least_groups

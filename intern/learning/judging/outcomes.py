@@ -6,7 +6,7 @@ Data only. `metrics.py` makes field scores, `evaluate.py` outcomes, `summary.py`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -22,6 +22,13 @@ SERVING = "serving"
 CANDIDATE = "candidate"
 
 Decision = Literal["promote", "reject", "inconclusive", "prompting_is_enough"]
+
+
+def incumbent(rivals: Container[str], examples: str = "none") -> str | None:
+    """Who of the rivals answers the skill's requests today, without the candidate: the adapter in service, or the base
+    model with the `examples` that the skill has in its prompt (`prompting.examples`); the next best known otherwise."""
+    prompt = next((name for name, mode in EXAMPLES_OF.items() if mode == examples), "base")
+    return next((name for name in (SERVING, prompt, *PROMPT_ONLY) if name in rivals), None)
 
 
 def _without(body: Any, *former: str) -> Any:

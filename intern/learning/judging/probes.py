@@ -16,7 +16,7 @@ from intern.learning.judging import repetition
 from intern.learning.judging.attributes import Distribution, Identity, distribution, identity
 from intern.learning.judging.evaluate import Evaluation, Rival, parsed
 from intern.learning.judging.metrics import exact_match
-from intern.learning.judging.outcomes import CANDIDATE, SERVING, Interval, Outcome
+from intern.learning.judging.outcomes import CANDIDATE, Interval, Outcome, incumbent
 from intern.learning.judging.statistics import clustered_mean, wilson
 from intern.skill import Skill
 from intern.types import Example, Json, Metric, Model
@@ -63,7 +63,7 @@ async def probe(
     if not (declared.attributes or declared.identity or declared.repeats):
         return {}
     found = {}
-    for rival in _judged(rivals, outcomes):
+    for rival in _judged(rivals, outcomes, skill.spec.prompting.examples):
         found[rival.name] = Probed(
             attributes=await asyncio.to_thread(_attributes, skill, outcomes[rival.name]),
             identity=await _identity(skill, rival, ask, tell) if declared.identity else None,
@@ -72,12 +72,12 @@ async def probe(
     return found
 
 
-def _judged(rivals: Sequence[Rival], outcomes: Mapping[str, Sequence[Outcome]]) -> list[Rival]:
-    """The candidate and what would be served without it; without a candidate, base and the adapter in service."""
+def _judged(rivals: Sequence[Rival], outcomes: Mapping[str, Sequence[Outcome]], examples: str) -> list[Rival]:
+    """The candidate and what would be served without it; without a candidate, what serves and the base model."""
     there = {rival.name: rival for rival in rivals if outcomes.get(rival.name)}
-    without = [SERVING] if SERVING in there else ["base"]
-    names = [CANDIDATE, *without] if CANDIDATE in there else [SERVING, "base"]
-    return [there[name] for name in names if name in there]
+    serves = incumbent(there, examples)
+    names = [CANDIDATE, serves] if CANDIDATE in there else [serves, "base"]
+    return [there[name] for name in dict.fromkeys(names) if name in there]
 
 
 def _attributes(skill: Skill, outcomes: Sequence[Outcome]) -> tuple[Distribution, ...]:

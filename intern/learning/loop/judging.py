@@ -83,7 +83,7 @@ class Judging:
             if same.problem is not None:
                 raise AdapterRefused(same.problem, adapter=adapter.name)
             outcomes = await self._outcomes(engine, adapter, serving, train, judged_by(heldout))
-            probes = await self._probes(engine, adapter, serving, heldout, outcomes)
+            probes = await self._probes(engine, adapter, serving, train, heldout, outcomes)
         finally:
             await engine.close()
         looks, judged = await stored(self._looks, adapter, len(heldout))
@@ -117,7 +117,7 @@ class Judging:
         Raises InvalidInput when there is nothing to compare on, TrainingUnavailable, EngineFailure.
         """
         base = self._work.base
-        work = self._work
+        work, spec = self._work, self._work.skill.spec
         built, _ = await stored(gathered, work.parts, work.run.team, work.skill, work.run.variant)
         heldout = list(examples) or judged_by([row.example for row in built.heldout])
         if not heldout:
@@ -142,7 +142,7 @@ class Judging:
         await engine.start()
         try:
             outcomes = await self._outcomes(engine, None, serving, train, heldout)
-            probes = await self._probes(engine, None, serving, heldout, outcomes)
+            probes = await self._probes(engine, None, serving, train, heldout, outcomes)
         finally:
             await engine.close()
         for system, answers in answered.items():
@@ -152,14 +152,16 @@ class Judging:
             rivals={name: summarise(rows) for name, rows in outcomes.items() if rows},
             probes=probes,
             phrases=await asyncio.to_thread(_overused, outcomes, train),
-            against=against(outcomes, field=self._work.skill.spec.learning.primary),
+            against=against(outcomes, field=spec.learning.primary, examples=spec.prompting.examples),
             trained_on=seen,
         )
 
     def _gate(self) -> GateSettings:
-        learning = self._work.skill.spec.learning
+        spec = self._work.skill.spec
+        learning = spec.learning
         return GateSettings(
             field=learning.primary,
+            examples=spec.prompting.examples,
             most_judged=HELDOUT_MOST,
             refusal=next(iter(learning.refusal.items())) if learning.refusal else None,
         )
@@ -265,6 +267,7 @@ class Judging:
         engine: EvaluationEngine,
         adapter: Adapter | None,
         serving: Adapter | None,
+        train: Sequence[Example],
         heldout: Sequence[Example],
         outcomes: Mapping[str, Sequence[Outcome]],
     ) -> dict[str, Probed] | None:
@@ -272,7 +275,7 @@ class Judging:
         answering = rivals(candidate=adapter.name if adapter else None, serving=serving.name if serving else None)
 
         def ask(examples: Sequence[Example]) -> Evaluation:
-            return self.evaluation(engine, (), examples, remembered)
+            return self.evaluation(engine, train, examples, remembered)
 
         async def tell(text: str, done: int, of: int) -> None:
             await self._work.tell(Event(kind="answers", stage="evaluate", text=text, step=done, steps=of))

@@ -41,6 +41,12 @@ def test_without_one_the_base_model_is_what_serves() -> None:
     assert (found.rival, list(found.differences)) == ("base", ["retrieval"])
 
 
+def test_the_prompt_that_serves_is_what_everybody_is_compared_with() -> None:
+    served = against({"base": rival(share(10)), "retrieval": rival(share(40))}, examples="nearest")
+    assert served is not None
+    assert (served.rival, list(served.differences)) == ("retrieval", ["base"])
+
+
 def test_an_outside_system_is_compared_on_what_it_answered() -> None:
     """It answered the 20 examples on which the base model is right, and got 15: worse, for all its higher mean."""
     outside = {n: float(n < 15) for n in range(20)}

@@ -293,6 +293,34 @@ def test_held_out_examples_that_would_not_be_judged_are_not_asked_for() -> None:
     assert f"held-out ones would not: at most {N + asked - 1} are judged by" in ruling.reason
 
 
+def test_prompting_is_enough_where_no_held_out_example_is_left_that_could_tell() -> None:
+    same = partial(rule, candidate=right(0.96, 200), retrieval=right(0.96, 200, first=False))
+    ruling = same(config=GateSettings(most_judged=200))
+    assert (ruling.decision, ruling.collect) == ("prompting_is_enough", None)
+    assert "no difference" in ruling.reason
+    assert same(config=GateSettings(most_judged=201)).decision == "inconclusive"  # more of them may tell
+    wide = rule(candidate=right(0.6, 200), retrieval=right(0.6, 200, first=False), config=GateSettings(most_judged=200))
+    assert wide.decision == "inconclusive"  # it may be a tenth better
+    for share, decision in ((0.98, "inconclusive"), (1.0, "promote")):
+        ahead = rule(candidate=right(share, 200), retrieval=right(0.96, 200), config=GateSettings(most_judged=200))
+        assert ahead.decision == decision
+
+
+def test_guards_compare_with_the_prompt_that_serves_the_skill() -> None:
+    outcomes = {
+        "candidate": rival(right(0.9), valid=0.9),
+        "base": rival(right(0.1), valid=0.8),
+        "few-shot": rival(right(0.1), valid=0.8),
+        "retrieval": rival(right(0.5), valid=1.0),
+    }
+    for examples, decision in (("none", "promote"), ("fixed", "promote"), ("nearest", "reject")):
+        assert decide(outcomes, settings=GateSettings(examples=examples)).decision == decision
+    ruling = decide(outcomes, settings=GateSettings(examples="nearest"))
+    assert "than with the nearest examples in the prompt" in ruling.reason
+    served = decide({**outcomes, "serving": rival(right(0.3), valid=0.8)}, settings=GateSettings(examples="nearest"))
+    assert served.decision == "promote"  # an adapter answers without examples
+
+
 # --- what must always hold -------------------------------------------------------------------------------------
 
 

@@ -35,8 +35,11 @@ ATTRIBUTE = {"name": "level", "field": "level"}
 QUESTION = {"question": "Who are you?", "facts": ["Ada"], "never": ["assistant"]}
 
 
-def skill(folder: Path, evaluation: dict[str, Any], schema: dict[str, Any] | None = SCHEMA) -> Skill:
+def skill(
+    folder: Path, evaluation: dict[str, Any], schema: dict[str, Any] | None = SCHEMA, examples: str = "none"
+) -> Skill:
     spec = {"title": "T", "description": "D", "instructions": "I", "evaluation": evaluation}
+    spec["prompting"] = {"examples": examples}
     return write_skill(folder, "levels", spec, schema=schema)
 
 
@@ -106,6 +109,23 @@ def test_candidate_and_reference_are_measured_and_nobody_else(
     tmp_path: Path, there: Sequence[str], judged: list[str]
 ) -> None:
     made = skill(tmp_path, {"attributes": [ATTRIBUTE]})
+    found = Asked(made, never).probe({name: outcomes(made, lambda n: said("entry", "x")) for name in there})
+    assert list(found) == judged
+
+
+@pytest.mark.parametrize(
+    ("there", "judged"),
+    [
+        (ALL, ["candidate", "serving"]),
+        (("base", "few-shot", "candidate"), ["candidate", "few-shot"]),
+        (("base", "few-shot"), ["few-shot", "base"]),
+        (("base",), ["base"]),
+    ],
+)
+def test_what_serves_has_examples_in_its_prompt_where_the_skill_says_so(
+    tmp_path: Path, there: Sequence[str], judged: list[str]
+) -> None:
+    made = skill(tmp_path, {"attributes": [ATTRIBUTE]}, examples="fixed")
     found = Asked(made, never).probe({name: outcomes(made, lambda n: said("entry", "x")) for name in there})
     assert list(found) == judged
 
