@@ -297,7 +297,8 @@ class Run(Model):
 
 
 class Adapter(Model):
-    """One immutable LoRA version of one skill. `digest` addresses its files below adapters/."""
+    """One immutable LoRA version of one skill. `digest` addresses its files below adapters/. `retired`: its skill was
+    deleted, and nothing is left of it but its number."""
 
     team: str
     skill: str
@@ -309,6 +310,7 @@ class Adapter(Model):
     recipe: str = ""
     decision: str | None = None
     created: datetime
+    retired: bool = False
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ from intern.types import Adapter
 
 def keep_adapter(connection: Connection, adapter: Adapter) -> Adapter:
     """Keep an adapter under the next version of its skill, whatever version it has."""
-    known = store.list_adapters(connection, adapter.team, skill=adapter.skill)
-    kept = adapter.model_copy(update={"version": 1 + max((other.version for other in known), default=0)})
+    last = store.last_version(connection, adapter.team, adapter.skill)
+    kept = adapter.model_copy(update={"version": 1 + last})
     store.put_adapter(connection, kept)
     return kept

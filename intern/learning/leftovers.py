@@ -61,7 +61,7 @@ class Leftovers:
     def forget(self, team: str, skill: str) -> None:
         """Remove what runs of a skill keep that is gone: another may come to have its name. Raises OSError."""
         for run in self._ended(team, skill):
-            self.folder(run).clear()
+            self.folder(run).clear(everything=True)
 
     def sweep(self) -> None:
         """Remove what runs that have ended keep, but for the last training of each skill that failed and can go on:

@@ -28,6 +28,7 @@ from intern.store.tables import (
     RunRow,
     SplitSecretRow,
     TrainedRow,
+    UtteranceRow,
 )
 from intern.types import Adapter, Dataset, Deployment, Example, Json, Model, Run, new_id, now
 
@@ -397,18 +398,53 @@ def get_adapter(connection: Connection, team: str, skill: str, version: int) -> 
     """Raises NotFound, also for another team's."""
     where = (AdapterRow.team == team, AdapterRow.skill == skill, AdapterRow.version == version)
     body = connection.execute(sa.select(AdapterRow.body).where(*where)).scalar_one_or_none()
-    if body is None:
+    if body is None or (adapter := Adapter.model_validate(body)).retired:
         raise NotFound("adapter", f"{skill}@v{version}", "`intern adapters list` names those that there are.")
-    return Adapter.model_validate(body)
+    return adapter
 
 
 def list_adapters(connection: Connection, team: str, *, skill: str | None = None) -> list[Adapter]:
-    """By skill, the newest first."""
+    """By skill, the newest first; without those of skills that were deleted."""
     query = sa.select(AdapterRow.body).where(AdapterRow.team == team)
     if skill is not None:
         query = query.where(AdapterRow.skill == skill)
     bodies = connection.execute(query.order_by(AdapterRow.skill, AdapterRow.version.desc())).scalars()
-    return [Adapter.model_validate(body) for body in bodies]
+    return [adapter for body in bodies if not (adapter := Adapter.model_validate(body)).retired]
+
+
+def last_version(connection: Connection, team: str, skill: str) -> int:
+    """The highest that an adapter of the skill ever had, one that was deleted since included; 0: it never had any."""
+    query = sa.select(sa.func.max(AdapterRow.version)).where(AdapterRow.team == team, AdapterRow.skill == skill)
+    return connection.execute(query).scalar_one() or 0
+
+
+def named_elsewhere(connection: Connection, digests: Sequence[str], team: str, skill: str) -> set[str]:
+    """Those of `digests` that other skills or teams have as well."""
+    theirs = sa.or_(AdapterRow.team != team, AdapterRow.skill != skill)
+    query = sa.select(AdapterRow.digest).where(AdapterRow.digest.in_(digests), theirs)
+    return set(connection.execute(query).scalars())
+
+
+# --- a skill that is deleted -----------------------------------------------------------------------------------------
+
+
+def has_learned(connection: Connection, team: str, skill: str) -> bool:
+    """Whether anything is kept that `forget_skill` removes."""
+    if list_adapters(connection, team, skill=skill):
+        return True
+    tables = (ExampleRow, UtteranceRow, DatasetRow, HeldoutRow)
+    found = (sa.exists().where(table.team == team, table.skill == skill) for table in tables)
+    return bool(connection.execute(sa.select(sa.or_(*found))).scalar_one())
+
+
+def forget_skill(connection: Connection, team: str, skill: str) -> None:
+    """Drop all that was learned for a skill that is no more, of its adapters all but their numbers. Records of what was
+    asked stay, and so do runs with their verdicts, as a history."""
+    for adapter in list_adapters(connection, team, skill=skill):
+        update_adapter(connection, adapter.model_copy(update={"retired": True, "dataset": None}))
+    tables = (ExampleRow, UtteranceRow, DatasetRow, HeldoutRow, TrainedRow, SplitSecretRow)
+    for table in tables:  # a dataset's items go with it
+        connection.execute(sa.delete(table).where(table.team == team, table.skill == skill))
 
 
 # --- deployments ------------------------------------------------------------------------------------------------------

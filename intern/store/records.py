@@ -345,9 +345,3 @@ def delete_example(connection: Connection, team: str, skill: str, example: str) 
     where = (ExampleRow.team == team, ExampleRow.skill == skill, ExampleRow.id == example)
     if connection.execute(sa.delete(ExampleRow).where(*where)).rowcount == 0:
         raise NotFound("example", example)
-
-
-def forget_skill(connection: Connection, team: str, skill: str) -> None:
-    """Drop what was learned for a skill that is no more: its examples and utterances. Records stay."""
-    connection.execute(sa.delete(ExampleRow).where(ExampleRow.team == team, ExampleRow.skill == skill))
-    connection.execute(sa.delete(UtteranceRow).where(UtteranceRow.team == team, UtteranceRow.skill == skill))

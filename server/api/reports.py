@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -81,15 +82,18 @@ def _kept(workspace: Work, run: Run, rivals: Sequence[str]) -> Kept:
 def _dataset(workspace: Work, run: Run) -> Dataset | None:
     if run.dataset is None:
         return None
-    with workspace.database.connect() as connection:
+    with workspace.database.connect() as connection, suppress(NotFound):  # its skill was deleted
         return store.get_dataset(connection, run.team, run.dataset)
+    return None
 
 
 def _curves(workspace: Work, run: Run) -> Mapping[str, Sequence[float]]:
     if run.adapter is None:
         return {}
-    manifest, _ = read_manifest(workspace, find_adapter(workspace, run.team, run.adapter))
-    return manifest.curves if manifest is not None and manifest.run == run.id else {}
+    with suppress(NotFound):  # its skill was deleted
+        manifest, _ = read_manifest(workspace, find_adapter(workspace, run.team, run.adapter))
+        return manifest.curves if manifest is not None and manifest.run == run.id else {}
+    return {}
 
 
 def _outcomes(folder: Path, rival: str) -> list[Outcome]:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import shutil
 from contextlib import suppress
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from intern.errors import Conflict, InvalidInput, NotFound, StoreFailure
+from intern.errors import NotFound
 from intern.measures import Measures
-from intern.skill import NAME, Generation, Learning, Prompting, Retrieval, ReviewRule, Skill, write_skill
-from intern.store import learning, records
+from intern.removal import remove
+from intern.skill import Generation, Learning, Prompting, Retrieval, ReviewRule, Skill, write_skill
+from intern.store import records
 from intern.store.documents import count_documents
-from intern.types import Json, Metric, Run
+from intern.types import Json, Metric
 from server.auth import Admin, KeyedRoute, User, Work
 from server.body import at_most
 
@@ -108,69 +105,10 @@ def one(skill: str, caller: User, workspace: Work) -> dict[str, Any]:
 
 @router.delete("/{skill}", status_code=204)
 async def delete(skill: str, caller: Admin, workspace: Work) -> Response:
-    """Remove a skill: its folder goes to data/trash, and what was brought or learned for it is forgotten."""
-    await asyncio.to_thread(_remove, workspace, caller.team, skill)
-    await _end(workspace, caller.team, skill)
+    """Delete a skill: its folder and adapters go to data/trash, and what was brought or learned for it is forgotten."""
+    await remove(workspace, caller.team, skill)
     await _fit(workspace, caller.team)
     return Response(status_code=204)
-
-
-def _remove(workspace: Work, team: str, skill: str) -> None:
-    folder = workspace.library.folder(team) / skill
-    if not NAME.fullmatch(skill) or not folder.is_dir():
-        workspace.library.get(team, skill)
-        raise NotFound("skill", skill)
-    trash = workspace.settings.data / "trash"
-    trash.mkdir(parents=True, exist_ok=True)
-    _move(folder, trash / f"{team}-{skill}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
-    workspace.documents.forget(team, skill)
-    with workspace.database.begin() as connection:
-        records.forget_skill(connection, team, skill)
-    workspace.refresh()
-
-
-async def _end(workspace: Work, team: str, skill: str) -> None:
-    """End the skill's runs, also those that failed and could go on, and let no adapter of it serve: another skill may
-    come to have its name."""
-
-    def going() -> list[Run]:
-        with workspace.database.connect() as connection:
-            return learning.list_runs(connection, team, skill=skill, states=("queued", "running"))
-
-    for run in await asyncio.to_thread(going):
-        try:
-            await workspace.learner.cancel(team, run.id)
-        except InvalidInput:  # it ended by itself
-            continue
-        except Conflict as error:  # without its skill it promotes nothing, wherever it goes on
-            log.warning("skill %s is deleted: %s", skill, error.message)
-    await workspace.learner.forget(team, skill)
-    deployment = workspace.deployments.serving(team, skill)
-    if deployment is not None and deployment.version is not None:
-        await workspace.deployments.promote(team, skill, None, by="deletion of the skill", reason="the skill is gone")
-
-
-def _move(folder: Path, to: Path) -> None:
-    """Move a folder, also to another volume: it stays as a whole or goes as a whole. Raises StoreFailure."""
-    try:
-        folder.rename(to)
-        return
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-    hidden = folder.with_name(f".{to.name}")  # the library passes over such names
-    folder.rename(hidden)
-    try:
-        shutil.copytree(hidden, to, symlinks=True)
-    except OSError as error:
-        shutil.rmtree(to, ignore_errors=True)
-        hidden.rename(folder)
-        log.exception("the folder of skill %s could not be moved", folder.name)
-        raise StoreFailure("The skill's folder cannot be moved to data/trash; the log says why.") from error
-    if hidden.is_symlink():
-        hidden.unlink()
-    else:
-        shutil.rmtree(hidden)
 
 
 async def _fit(workspace: Work, team: str, skill: str | None = None) -> None:

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from intern.engines.base import Engine, EngineRequest
 from intern.errors import AdapterRefused, Conflict, EngineFailure, InternError, InvalidInput, NotFound, Overloaded
 from intern.learning.adapters.adapter import verify
+from intern.learning.adapters.gguf_lora import GGUF
 from intern.learning.adapters.shapes import BaseShape, read_shape
 from intern.store import learning as store
 from intern.types import Adapter, Deployment, Lease, Message, Sampling, now
@@ -49,6 +52,7 @@ class _Loaded:
 
     adapter: Adapter
     path: str
+    verified: tuple[int, ...]  # which state of its file was
     answered: bool = False
     users: int = 0
     used: float = field(default_factory=time.monotonic)
@@ -166,6 +170,7 @@ class Deployments:
             number = deployment.version
         else:
             number = int(version.removeprefix("v")) if version[1:].isdecimal() and len(version) < 9 else 0
+            await asyncio.to_thread(self._known, team, skill, number)
         name = f"{team}/{skill}@v{number}"
         if name not in self._loaded:
             await self._load_one(team, skill, number, name)
@@ -196,7 +201,8 @@ class Deployments:
         try:
             if lease.engine_name is not None and not tried:
                 await self._try(lease.engine_name)
-            deployment = await self._change(team, skill, version, by, reason, former)
+            flip = partial(self._flip, team, skill, version, by, reason, former)
+            deployment = await self._change(team, skill, flip)
         finally:
             self.release(lease)
         log.info("skill %s is served by %s", skill, f"v{version}" if version is not None else "the base model")
@@ -214,11 +220,9 @@ class Deployments:
                 if time.monotonic() >= until:
                     raise
 
-    async def _change(
-        self, team: str, skill: str, version: int | None, by: str, reason: str, former: int | None
-    ) -> Deployment:
+    async def _change(self, team: str, skill: str, change: Callable[[], Deployment]) -> Deployment:
         async with self._changing:
-            flip = asyncio.ensure_future(asyncio.to_thread(self._flip, team, skill, version, by, reason, former))
+            flip = asyncio.ensure_future(asyncio.to_thread(change))
             cancelled = False
             while not flip.done():  # row and memory change together
                 try:
@@ -241,6 +245,11 @@ class Deployments:
             raise NotFound("deployment", skill, "The skill never had an adapter in service.")
         return await self._put_in_service(team, skill, current.previous, by, reason, current.version, tried=True)
 
+    async def forget(self, team: str, skill: str, *, by: str, reason: str) -> None:
+        """The skill is gone: nothing serves it, and there is nothing to go back to. Raises StoreFailure."""
+        if await asyncio.to_thread(self._one_stored, team, skill) is not None:
+            await self._change(team, skill, partial(self._leave, team, skill, by, reason))
+
     # --- inside ------------------------------------------------------------------------------------------------
 
     async def _load_one(self, team: str, skill: str, version: int, name: str) -> None:
@@ -248,19 +257,41 @@ class Deployments:
             if name in self._loaded:
                 return
             loaded = await asyncio.to_thread(self._verified, team, skill, version)
-            kept = self._worth_keeping()
+            changed = await asyncio.to_thread(self._changed, dict(self._loaded))
+            kept = self._worth_keeping(changed)
             await self._set({**kept, name: loaded})
             self._loaded[name] = loaded
 
-    def _worth_keeping(self) -> dict[str, _Loaded]:
-        """What is in service, what was before it, what is in use, and the most recently used of the rest."""
-        serving = {
-            f"{team}/{skill}@v{version}"
-            for (team, skill), deployment in self._serving.items()
-            for version in (deployment.version, deployment.previous)
-        }
-        needed = {name for name, loaded in self._loaded.items() if loaded.users or name in serving}
-        rest = sorted(self._loaded.keys() - needed, key=lambda name: self._loaded[name].used)
+    def _changed(self, there: Mapping[str, _Loaded]) -> dict[str, str]:
+        """Why adapters that the engine has cannot be loaded again: their files are not those that were verified. The
+        engine opens all of its adapters' files anew when one is added."""
+        found = {}
+        for name, loaded in there.items():
+            if _state(loaded.path) != loaded.verified:
+                try:
+                    loaded.verified = self._check(loaded.adapter).verified  # such as a restored backup
+                except AdapterRefused as error:
+                    found[name] = error.message
+        return found
+
+    def _worth_keeping(self, changed: Mapping[str, str]) -> dict[str, _Loaded]:
+        """What is in service, what was before it, what is in use, and the most recently used of the rest; without what
+        was `changed` on disk. Raises AdapterRefused when that is in service, or in use."""
+        serving = {f"{team}/{skill}@v{one.version}" for (team, skill), one in self._serving.items()}
+        before = {f"{team}/{skill}@v{one.previous}" for (team, skill), one in self._serving.items()}
+        used = {name for name, loaded in self._loaded.items() if loaded.users}
+        if gone := sorted((serving | used) & changed.keys()):
+            adapter = self._loaded[gone[0]].adapter
+            raise AdapterRefused(
+                f"No adapter can be loaded beside {adapter.name}, which serves: {changed[gone[0]]} Or put another one "
+                f"in service of '{adapter.skill}'.",
+                adapter=adapter.name,
+            )
+        for name in changed:
+            log.warning("the adapter %s is unloaded: %s", name, changed[name])
+        there = self._loaded.keys() - changed.keys()
+        needed = there & (serving | before | used)
+        rest = sorted(there - needed, key=lambda name: self._loaded[name].used)
         return {name: self._loaded[name] for name in (*rest[-SPARE:], *sorted(needed))}
 
     async def _set(self, wanted: Mapping[str, _Loaded]) -> None:
@@ -320,21 +351,28 @@ class Deployments:
         with self._database.connect() as connection:
             return store.get_deployment(connection, team, skill)
 
-    def _verified(self, team: str, skill: str, version: int) -> _Loaded:
+    def _known(self, team: str, skill: str, version: int) -> Adapter:
         with self._database.connect() as connection:
             try:
-                adapter = store.get_adapter(connection, team, skill, version)
+                return store.get_adapter(connection, team, skill, version)
             except NotFound as error:
                 hint = "The skill has no adapter of this version."
                 raise NotFound("model", f"intern/{skill}@v{version}", hint) from error
+
+    def _verified(self, team: str, skill: str, version: int) -> _Loaded:
+        return self._check(self._known(team, skill, version))
+
+    def _check(self, adapter: Adapter) -> _Loaded:
         if self._base is None:
             raise InvalidInput("This engine takes no adapters of this platform; use INTERN_ENGINE=llamacpp.")
         if self._shape is None and self._model is not None:
             self._shape = read_shape(self._model)
-        files = verify(self._root / adapter.digest, base=self._base, shape=self._shape)
+        folder = self._root / adapter.digest
+        before = _state(folder / GGUF)
+        files = verify(folder, base=self._base, shape=self._shape)
         if files.gguf is None:
             raise AdapterRefused("It was never converted for llama.cpp. Train the skill again.", adapter=adapter.name)
-        return _Loaded(adapter=adapter, path=str(files.gguf))
+        return _Loaded(adapter=adapter, path=str(files.gguf), verified=before)
 
     def _flip(self, team: str, skill: str, version: int | None, by: str, reason: str, former: int | None) -> Deployment:
         with self._database.begin() as connection:
@@ -348,6 +386,21 @@ class Deployments:
             )
             store.deploy(connection, deployment)
         return deployment
+
+    def _leave(self, team: str, skill: str, by: str, reason: str) -> Deployment:
+        deployment = Deployment(team=team, skill=skill, version=None, changed=now(), by=by, reason=reason)
+        with self._database.begin() as connection:
+            store.deploy(connection, deployment)
+        return deployment
+
+
+def _state(path: Path | str) -> tuple[int, ...]:
+    """What differs when a file was replaced or written to; empty: it is not there."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _said(error: Exception) -> str:

@@ -46,7 +46,8 @@ def code_version() -> str:
 
 
 class Provenance(Model):
-    """Where an adapter comes from. `created` is when training ended.
+    """Where an adapter comes from. `created` is when training ended, `instructions` the skill's when its rows were made
+    (empty in adapters of earlier versions).
 
     `curves` are small: `step_at` with `step_loss`, and `heldout_at` with `heldout_loss`, some hundred points each; in
     `step_stage` and `heldout_stage` each point's place among `stages`, the names of what was trained on one after the
@@ -64,7 +65,8 @@ class Provenance(Model):
     code: str = Field(default_factory=code_version)
     stages: tuple[str, ...] = ()
     curves: Mapping[str, tuple[float, ...]] = Field(default_factory=dict)
-    scores: Mapping[str, Json] = Field(default_factory=dict)
+    instructions: str = ""
+    scores: Mapping[str, Json] = Field(default_factory=dict, exclude=True)  # nothing; manifests once had it
 
     @model_validator(mode="after")
     def _consistent(self) -> Provenance:

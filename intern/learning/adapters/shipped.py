@@ -40,7 +40,7 @@ def adopt(
 
     An adapter that cannot be used is left where it lies, and the log says why. Raises StoreFailure.
     """
-    named = _named(root)
+    named = named_below(root)
     if not named:
         return []
     try:
@@ -68,7 +68,8 @@ def adopt(
     return adopted
 
 
-def _named(root: Path) -> list[str]:
+def named_below(root: Path) -> list[str]:
+    """The digests of the adapters that came with a workspace."""
     try:
         named = json.loads((root / SHIPPED).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -114,5 +115,5 @@ def _adapter(files: AdapterFiles) -> Adapter:
 
 def _numbered(connection: Connection, adapter: Adapter) -> Adapter:
     """The adapter under its own number, or under the next where one trained here has that or a later one."""
-    there = store.list_adapters(connection, adapter.team, skill=adapter.skill)
-    return adapter.model_copy(update={"version": max([adapter.version, *(other.version + 1 for other in there)])})
+    last = store.last_version(connection, adapter.team, adapter.skill)
+    return adapter.model_copy(update={"version": max(adapter.version, last + 1)})

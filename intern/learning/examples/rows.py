@@ -58,9 +58,15 @@ async def make_pairs(
     *,
     passage_tokens: int,
 ) -> list[Pair]:
-    """Preference pairs from corrected answers: (the example with the right output, the output that was wrong)."""
+    """Preference pairs from corrected answers: (the example with the right output, the output that was wrong).
+
+    An answer that broke off, or was no JSON for another reason, is a text where the schema wants an object: the model
+    cannot write the quoted text that would stand for it here, and nothing is learned from preferring another to it.
+    """
     found = []
     for example, wrong in pairs:
+        if skill.schema is not None and isinstance(wrong, str):
+            continue
         prompt = await prompt_of(skill, example, retrieve, engine, passage_tokens=passage_tokens)
         chosen, rejected = written(skill, example.output), written(skill, wrong)
         if prompt is not None and chosen != rejected:

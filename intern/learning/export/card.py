@@ -57,13 +57,15 @@ class Subject:
 def render(subject: Subject) -> str:
     """The card as Markdown."""
     rivals = {name: subject.rivals[name] for name in _NAMES if name in subject.rivals}
+    instructions = subject.manifest.instructions or subject.skill.spec.instructions.strip()
     return _template().render(
         vars(subject)
         | {
             "about": ABOUT[subject.format],
             "before": rivals["base"].metrics if "base" in rivals else {},
             "candidate": CANDIDATE,
-            "fence": _fence(subject.skill.spec.instructions),
+            "fence": _fence(instructions),
+            "instructions": instructions,
             "floor": FLOORS[subject.format],
             "front_matter": _front_matter(subject),
             "names": _NAMES,

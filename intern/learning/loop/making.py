@@ -23,7 +23,7 @@ from intern.learning.loop.contracts import BaseModel, Work
 from intern.learning.settled import settled, stored
 from intern.learning.train import job as jobs
 from intern.learning.train import process as training
-from intern.learning.train.job import Event, Job, Pair, some
+from intern.learning.train.job import Event, Job, Pair, Row, some
 from intern.learning.train.recipe import check_pairs, check_texts
 from intern.store import learning as store
 from intern.types import Adapter, Dataset, Dropped, Example, Json, now
@@ -89,13 +89,13 @@ class Making:
         """
         work = self._work
         for _ in range(_TIMES):
-            adapters, events = self._known()
+            adapters, last, events = self._known()
             ours = next((a for a in adapters if (a.skill, a.run) == (work.skill.name, work.run.id) and a.digest), None)
             named = {adapter.digest for adapter in adapters}
             if ours is not None:
                 sweep(work.parts.adapters_folder, runs={work.run.id: now()}, named=named)
                 return ours
-            version = 1 + max((a.version for a in adapters if a.skill == work.skill.name), default=0)
+            version = 1 + last
             curves, stages = curves_of(events)
             adapter = Adapter(
                 team=work.run.team,
@@ -108,6 +108,7 @@ class Making:
                 recipe=work.recipe.name,
                 created=created,
             )
+            job = jobs.read_job(work.folder)
             provenance = Provenance(
                 team=adapter.team,
                 skill=adapter.skill,
@@ -115,10 +116,11 @@ class Making:
                 base=Base(name=base.name, sha256=base.sha256, dtype="float32, dequantised"),
                 dataset=dataset.digest,
                 run=work.run.id,
-                recipe=jobs.read_job(work.folder).recipe.model_dump(mode="json"),
+                recipe=job.recipe.model_dump(mode="json"),
                 created=created,
                 stages=stages,
                 curves=curves,
+                instructions=job.instructions,
             )
             files = store_adapter(work.parts.adapters_folder, work.folder / jobs.ADAPTER, provenance)
             kept = adapter.model_copy(update={"digest": files.digest})
@@ -127,12 +129,13 @@ class Making:
                 return kept
         raise Conflict(f"Other adapters of the skill {work.skill.name} were stored again and again meanwhile.")
 
-    def _known(self) -> tuple[list[Adapter], list[Event]]:
-        """The team's adapters, and all that this run told."""
+    def _known(self) -> tuple[list[Adapter], int, list[Event]]:
+        """The team's adapters, the skill's last version, and all that this run told."""
         run = self._work.run
         with self._work.parts.database.connect() as connection:
             events = [Event.model_validate(body) for _, body in store.list_events(connection, run.team, run.id)]
-            return store.list_adapters(connection, run.team), events
+            last = store.last_version(connection, run.team, run.skill)
+            return store.list_adapters(connection, run.team), last, events
 
     def _put(self, adapter: Adapter) -> bool:
         """Keep the row of an adapter whose files are stored; False when its version is taken."""
@@ -181,7 +184,13 @@ class Making:
             rows, left_out = await make_rows(self._work.skill, train, retrieve, engine, passage_tokens=budget)
             if left_out:
                 await self._work.tell(_without_row(left_out))
-            watched, _ = await make_rows(self._work.skill, heldout[:WATCHED], retrieve, engine, passage_tokens=budget)
+            watched: list[Row] = []
+            for start in range(0, len(heldout), WATCHED):  # those that make no row leave their place to others
+                some_more = heldout[start : start + WATCHED]
+                found, _ = await make_rows(self._work.skill, some_more, retrieve, engine, passage_tokens=budget)
+                watched += found[: WATCHED - len(watched)]
+                if len(watched) == WATCHED:
+                    break
             pairs: list[Pair] = []
             heldout_pairs: list[Pair] = []
             texts: list[str] = []
@@ -214,6 +223,7 @@ class Making:
             context=self._work.parts.context,
             threads=self._work.parts.threads,
             cache=str(self._work.parts.cache),
+            instructions=self._work.skill.spec.instructions.strip(),
         )
         await settled(
             training.prepare, folder, job, rows, heldout=watched, texts=texts, pairs=pairs, heldout_pairs=heldout_pairs

@@ -38,7 +38,8 @@ def agree(folder: Path, job: Job) -> None:
     device, _ = choose_device()
     base = unpacked(Path(job.base), Path(job.cache) if job.cache else None, always=job.recipe.bits is not None)
     tokenizer = load_tokenizer(base)
-    model = load_model(base, bits=None, device=device, precision=job.recipe.precision)
+    # Whatever it was trained in: a tie is a tie of float32.
+    model = load_model(base, bits=None, device=device, precision="float32")
     model = PeftModel.from_pretrained(model, str(folder / jobs.ADAPTER)).eval()
     grammars = _Grammars(tokenizer, model.config.vocab_size)
     with (folder / jobs.AGREEMENT).open("w", encoding="utf-8") as file:

@@ -87,7 +87,8 @@ class Agreement(Model):
 
 class Job(Model):
     """`base` is a GGUF file or a folder of transformers' format. `recipe` leaves no choice: see `Recipe.fitted`.
-    `context` is the longest row in tokens."""
+    `context` is the longest row in tokens. `instructions` are those that the rows were made with, for who keeps what
+    comes of it."""
 
     base: str
     recipe: Recipe
@@ -96,6 +97,7 @@ class Job(Model):
     cache: str | None = None  # folder for the base model in transformers' format, made once from a GGUF file
     checkpoint_seconds: float = Field(default=60.0, gt=0)
     heldout_every: int = Field(default=0, ge=0)  # optimiser steps between points of the held-out curve; 0: chosen
+    instructions: str = ""
 
     @field_validator("recipe")
     @classmethod

@@ -51,7 +51,7 @@ def provenance(**fields: Json) -> Provenance:
         "recipe": {"name": "lora", "rank": 2},
         "created": WHEN,
         "curves": {"loss": (2.0, 1.5)},
-        "scores": {"heldout": 0.9},
+        "instructions": "You sort tickets.",
     }
     return Provenance(**{**given, **fields})
 

@@ -424,6 +424,51 @@ class Elsewhere(House):
         super().__init__(house.database, house.root)
 
 
+@pytest.mark.parametrize("damage", ["deleted", "replaced"])
+async def test_what_serves_is_not_reloaded_from_a_file_that_nobody_verified(house: House, damage: str) -> None:
+    """The engine opens the files of all its adapters anew when one more is loaded."""
+    served, _, other = house.adapter(), house.adapter("other"), house.adapter("other")
+    deployments = house.deployments()
+    await deployments.promote(TEAM, "sorting", served.version, by="test", reason="better")
+    file = house.root / "adapters" / served.digest / "adapter.gguf"
+    kept = file.read_bytes()
+    if damage == "deleted":
+        file.unlink()
+    else:
+        file.write_bytes((house.root / "adapters" / other.digest / "adapter.gguf").read_bytes())
+    with pytest.raises(AdapterRefused, match="beside sorting@v1, which serves") as refused:
+        await deployments.promote(TEAM, "other", other.version, by="test", reason="better")
+    assert "put another one in service of 'sorting'" in refused.value.message
+    assert house.engine.changes == [("default/sorting@v1",)]
+    assert (await deployments.acquire(TEAM, "sorting", None)).name == "sorting@v1"
+    file.write_bytes(kept)  # from a backup
+    await deployments.promote(TEAM, "other", other.version, by="test", reason="better")
+    assert {*house.engine.changes[-1]} == {"default/sorting@v1", "default/other@v2"}
+
+
+async def test_a_damaged_version_that_does_not_serve_leaves_the_engine(house: House) -> None:
+    first, second, other = house.adapter(), house.adapter(), house.adapter("other")
+    deployments = house.deployments()
+    for adapter in (first, second):
+        await deployments.promote(TEAM, "sorting", adapter.version, by="test", reason="better")
+    (house.root / "adapters" / first.digest / "adapter.gguf").unlink()
+    await deployments.promote(TEAM, "other", other.version, by="test", reason="better")
+    assert {*house.engine.changes[-1]} == {"default/sorting@v2", "default/other@v1"}
+    with pytest.raises(AdapterRefused, match="missing"):
+        await deployments.rollback(TEAM, "sorting", by="test")
+    assert house.stored() == (2, 1)
+
+
+async def test_a_skill_that_is_gone_leaves_nothing_to_go_back_to(house: House) -> None:
+    for adapter in (house.adapter(), house.adapter()):
+        await (deployments := house.deployments()).promote(TEAM, "sorting", adapter.version, by="test", reason="")
+    await deployments.forget(TEAM, "sorting", by="test", reason="gone")
+    assert house.stored() == (None, None)
+    assert await deployments.acquire(TEAM, "sorting", None) == Lease()
+    await deployments.forget(TEAM, "never there", by="test", reason="gone")
+    assert deployments.serving(TEAM, "never there") is None
+
+
 async def test_what_another_process_promotes_serves_here_soon_and_what_it_rolls_back(house: House) -> None:
     here, there = house.deployments(), Elsewhere(house).deployments()
     first, second = house.adapter(), house.adapter()

@@ -91,6 +91,12 @@ def test_what_is_written_keeps_the_grammar_that_decoding_is_held_to(skill: Skill
     assert value == example(["leave.md"]).output
 
 
+def test_an_answer_that_broke_off_makes_no_pair(skill: Skill) -> None:
+    """It is kept as the text that it was, which as JSON would be a quoted string that no grammar allows."""
+    pairs = [(example(["leave.md"]), '{"found": true, "answer": "You have thi')]
+    assert asyncio.run(make_pairs(skill, pairs, leave, FakeEngine(), passage_tokens=200)) == []
+
+
 def test_a_correction_makes_a_pair_of_the_right_and_the_wrong_answer(skill: Skill) -> None:
     right = example(["leave.md"])
     wrong = {"found": False, "answer": "The handbook does not say.", "sources": []}

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -166,6 +167,15 @@ def test_the_card_of_an_adapter_itself_loads_it_onto_its_base_and_speaks_of_no_e
     assert "AutoTokenizer.from_pretrained(base" in text
     assert f"llama-server -m {Path(chosen.base.path).name} --lora adapter.gguf --jinja" in text
     assert "export" not in text
+
+
+def test_a_card_has_the_instructions_that_were_trained_with_not_todays(workspace: Workspace, adapter: Adapter) -> None:
+    chosen = exporter_for(workspace)._choose("default", adapter.name)
+    known = chosen.files.manifest.model_copy(update={"instructions": "Say it.\n````\nOnly that."})
+    files = replace(chosen.files, manifest=known)
+    text = card.render(describe(files, chosen.skill, chosen.base, chosen.dataset, VERDICT))
+    assert "word for word, and then the request as the user's message:\n\n`````text\nSay it." in text
+    assert chosen.skill.spec.instructions.strip() not in text
 
 
 def test_what_lies_there_is_replaced_only_on_purpose_and_only_by_a_good_export(

@@ -12,7 +12,7 @@ from made_lora import base_folder
 
 from intern.errors import InvalidInput, TrainingFailed
 from intern.learning.loop.contracts import BaseModel, Work
-from intern.learning.loop.making import Making
+from intern.learning.loop.making import WATCHED, Making
 from intern.learning.train import job as jobs
 from intern.learning.train import process as training
 from intern.learning.train.job import Event, Pair, Row
@@ -91,6 +91,25 @@ def test_examples_that_make_no_row_are_told_by_name_with_the_reason(
     left_out = warning.numbers["left_out"]
     assert [row["example"] for row in left_out] == [row.id for row in long]
     assert {row["reason"] for row in left_out} == {"too_long"}
+
+
+def test_a_held_out_example_that_makes_no_row_leaves_its_place_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those watched, trainer and engine are compared: many that make no row would leave few to compare."""
+    long = [example(f"long_{number}", "word " * 20_000) for number in range(30)]
+    short = [example(f"short_{number}") for number in range(60)]
+    folder, _ = written(tmp_path, monkeypatch, "lora", [example("t1")], [*short[:9], *long, *short[9:]])
+    watched = [row.id for row in jobs.read_lines(folder / jobs.HELDOUT, Row)]
+    assert watched == [row.id for row in short[:WATCHED]]
+
+
+def test_a_job_knows_the_instructions_that_its_rows_were_made_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = written(tmp_path, monkeypatch, "lora", [example("t1")], [])
+    (row,) = jobs.read_lines(folder / jobs.ROWS, Row)
+    assert row.messages[0].content == jobs.read_job(folder).instructions != ""
 
 
 def test_pairs_that_are_held_out_measure_and_are_not_trained_on(

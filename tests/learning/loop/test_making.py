@@ -129,6 +129,14 @@ def test_an_adapter_is_stored_with_its_files(house: House) -> None:
     assert epochs == MOST_EPOCHS, "those that were trained, not that they were to be chosen"
 
 
+def test_a_manifest_has_the_instructions_that_were_trained_with_not_todays(house: House) -> None:
+    job = jobs.read_job(house.folder).model_copy(update={"instructions": "Say the kind, as it was said then."})
+    (house.folder / jobs.JOB).write_text(job.model_dump_json())
+    adapter, _ = house.made()
+    manifest = read_manifest(house.parts.adapters_folder / adapter.digest)
+    assert manifest.instructions == job.instructions != house.skill.spec.instructions
+
+
 def test_a_disk_that_refuses_leaves_no_adapter_without_files(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(*_: Any) -> None:
         raise StoreFailure("The adapter cannot be stored.")
