@@ -162,11 +162,16 @@ class ScriptedLoop:
         pass
 
     async def compare(
-        self, *, serving: Adapter | None, examples: Sequence[Example] = (), outside: Any = None
+        self,
+        *,
+        serving: Adapter | None,
+        other: Adapter | None = None,
+        examples: Sequence[Example] = (),
+        outside: Any = None,
     ) -> Verdict:
         self.script.examples.append(examples)
         self.script.outside = dict(outside or {})
-        names = [name for name in SCORES if name != "candidate"]
+        names = [name for name in SCORES if name != "candidate" or other is not None]
         return Verdict(rivals=await self.evaluate({name: SCORES[name] for name in names}))
 
     async def synthesize(self, count: int) -> Synthesized:

@@ -34,6 +34,12 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SKILL@vN", help="One that does not serve, to be measured as well: `candidate`.", show_default=False
+        ),
+    ] = None,
     detach: Detach = False,
     as_json: AsJson = False,
     home: Home = None,
@@ -46,16 +52,17 @@ def evaluate(
     the differences and their intervals say who is better, and McNemar's test where answers are right or wrong.
 
     Rivals are the base model alone (base), with fixed examples in the prompt (few-shot), with the training examples
-    nearest to the request in the prompt (retrieval), and the adapter in service (serving), if there is one. They answer
-    the skill's held-out examples, or those of --file; neither these nor near copies of them then are in a rival's
-    prompt, and a warning says how many of them the skill was trained on. Fields are compared as the skill's metrics
-    say; the score is their mean, and an answer that breaks the schema scores 0.
+    nearest to the request in the prompt (retrieval), the adapter in service (serving), if there is one, and that of
+    --adapter (candidate). They answer the skill's held-out examples, or those of --file; neither these nor near copies
+    of them then are in a rival's prompt, and a warning says how many of them the skill was trained on. Fields are
+    compared as the skill's metrics say; the score is their mean, and an answer that breaks the schema scores 0.
 
     ```bash
     intern eval support-triage
     intern eval support-triage --file fresh-tickets.jsonl
     intern eval support-triage --file fresh-tickets.jsonl --outside other-assistant=its-answers.jsonl
     intern eval support-triage --outside other-assistant=inputs-with-its-outputs.jsonl
+    intern eval support-triage --file fresh-tickets.jsonl --adapter support-triage@v3
     intern eval support-triage --json | jq '.rivals | map_values(.score)'
     jq -c '{input: .body, output: .label}' tickets.json | intern eval leave --file -
     ```
@@ -66,6 +73,8 @@ def evaluate(
             body["examples"] = _read(api, skill, file)
         if outside:
             body["outside"] = dict(map(_answers, outside))
+        if adapter is not None:
+            body["adapter"] = adapter
         carry_out(api, body, detach=detach, as_json=as_json)
 
 

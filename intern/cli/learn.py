@@ -150,4 +150,4 @@ def _left(api: Api, skill: str) -> dict[str, Any] | None:
 def _alike(left: dict[str, Any], body: dict[str, Any]) -> bool:
     """Whether a run that was left does what is asked for now."""
     same = left["kind"] == body.get("kind", "learn") and again(left) is not None
-    return same and not (body.get("examples") or body.get("outside"))
+    return same and not any(body.get(key) for key in ("examples", "outside", "adapter"))

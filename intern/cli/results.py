@@ -150,7 +150,7 @@ def probe_lines(run: Body) -> list[str]:
 def phrase_lines(run: Body) -> list[str]:
     """What the candidate, or the adapter in service, says far more often than its training data, a line each."""
     phrases = (run.get("verdict") or {}).get("phrases") or {}
-    name = "candidate" if run["decision"] else "serving"
+    name = "candidate" if "candidate" in _rivals(run) else "serving"
     lines = [
         f'{name} overuses "{found["text"]}": in {found["outputs"]} of {found["of_outputs"]} answers, '
         f"{found['training']} of {found['of_training']} training outputs"
@@ -191,7 +191,7 @@ def _measured(run: Body, rivals: Mapping[str, Body]) -> list[str]:
             lines.append(f"No telling from {against['rival']} by these examples: {', '.join(open_)}.")
         lines.append("Go by the differences, on the examples that both answered: overlapping intervals say nothing.")
     if seen := (run.get("verdict") or {}).get("trained_on"):
-        lines.append(f"{seen} of these examples, or near copies, were trained on: serving's score says little.")
+        lines.append(f"{seen} of these examples, or near copies, were trained on: such an adapter's score says little.")
     return lines
 
 

@@ -63,7 +63,8 @@ class Carrying:
             finished = await loop.learn(serving=serving, force=bool(run.recipe.get("force")))
             return await self._conclude(newest, finished, serving, skill)
         if run.kind == "evaluate":
-            verdict = await loop.compare(serving=serving, examples=asked.examples, outside=asked.outside)
+            other = None if asked.adapter is None else await stored(self._named, run, asked.adapter)
+            verdict = await loop.compare(serving=serving, other=other, examples=asked.examples, outside=asked.outside)
             body = verdict.model_dump(mode="json")
             await self._keep(newest(), body, None)
             await self._journal.tell(run, Event(kind="verdict", stage="evaluate", numbers=body))
@@ -167,9 +168,12 @@ class Carrying:
 
     def _made(self, run: Run) -> Adapter:
         """The adapter that the run made."""
-        version = int(str(run.adapter).rpartition("@v")[2])
+        return self._named(run, str(run.adapter))
+
+    def _named(self, run: Run, name: str) -> Adapter:
+        """An adapter of the run's skill, SKILL@vN. Raises NotFound."""
         with self._parts.database.connect() as connection:
-            return store.get_adapter(connection, run.team, run.skill, version)
+            return store.get_adapter(connection, run.team, run.skill, int(name.rpartition("@v")[2]))
 
     def _describe(self, adapter: Adapter, dataset: Dataset, verdict: Mapping[str, Json]) -> None:
         """Write the adapter's model card beside it; no run fails for want of one."""

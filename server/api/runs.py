@@ -24,6 +24,7 @@ from intern.skill import Skill, parse_example
 from intern.store import learning as store
 from intern.types import Example, Json, Message, Run, RunKind, RunState, Variant
 from server import errors
+from server.api.adapters import find_adapter
 from server.auth import Admin, KeyedRoute, User, Work
 from server.body import at_most
 from server.departure import EventStream
@@ -43,7 +44,7 @@ class NewRun(BaseModel):
     """`recipe` is a name, or an object with `name` and numbers. `examples` go with the kind evaluate, `count` with
     synthesize (0: as many as the skill's documents give). `outside` are other systems' answers, by the system's name:
     to `examples`, in their order, null where it has none; without `examples`, objects with `input` and `output`, of
-    which those count whose input is held out."""
+    which those count whose input is held out. `adapter` (SKILL@vN) is one to measure that need not serve."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -56,6 +57,7 @@ class NewRun(BaseModel):
     growth: bool = False
     examples: Annotated[list[dict[str, Json]] | None, Field(fail_fast=True), at_most(MOST_EXAMPLES, "examples")] = None
     outside: Annotated[dict[str, list[Json]] | None, Field(max_length=10)] = None
+    adapter: str | None = None
     count: Annotated[int | None, Field(ge=0, le=10_000)] = None
 
 
@@ -64,6 +66,8 @@ async def begin(body: NewRun, caller: Admin, workspace: Work) -> dict[str, Any]:
     """Queue a run. One skill has one run at a time; runs of different skills wait for each other."""
     skill = workspace.library.get(caller.team, body.skill)
     asked = await asyncio.to_thread(_asked, skill, body)
+    if body.adapter is not None:
+        await asyncio.to_thread(_check_adapter, workspace, caller.team, body)
     # A workspace that a command opened for itself has not begun to carry out runs. It goes on with what was left in the
     # middle, also where that keeps this one from being queued.
     workspace.learner.start()
@@ -90,12 +94,22 @@ def _asked(skill: Skill, body: NewRun) -> Asked | None:
         raise InvalidInput("count goes with the kind synthesize.", param="count")
     if body.outside and body.kind != "evaluate":
         raise InvalidInput("outside goes with the kind evaluate.", param="outside")
+    if body.adapter is not None and body.kind != "evaluate":
+        raise InvalidInput("adapter goes with the kind evaluate: a training makes one.", param="adapter")
     if body.examples is not None:
         examples = _examples(skill, body.examples)
-        return Asked(examples=examples, outside=_outside(body.outside or {}, examples))
-    if body.outside:
-        return Asked(outside={name: _by_input(name, given) for name, given in body.outside.items()})
+        return Asked(examples=examples, outside=_outside(body.outside or {}, examples), adapter=body.adapter)
+    if body.outside or body.adapter:
+        outside = {name: _by_input(name, given) for name, given in (body.outside or {}).items()}
+        return Asked(outside=outside, adapter=body.adapter)
     return None if body.count is None else Asked(count=body.count)
+
+
+def _check_adapter(workspace: Work, team: str, body: NewRun) -> None:
+    """Raises NotFound, and InvalidInput for another skill's."""
+    found = find_adapter(workspace, team, str(body.adapter))
+    if found.skill != body.skill:
+        raise InvalidInput(f"adapter: {found.name} is none of the skill '{body.skill}'.", param="adapter")
 
 
 def _examples(skill: Skill, rows: Sequence[Mapping[str, Json]]) -> tuple[Example, ...]:

@@ -320,6 +320,40 @@ def test_everybody_is_compared_with_what_serves_pair_by_pair(
     assert Verdict.model_validate(former).against is None, "a verdict from before this was measured"
 
 
+def test_an_adapter_that_does_not_serve_answers_as_the_candidate_and_is_not_ruled_on(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Parts(database, tmp_path, knows_levels)
+    waits = in_service(parts, monkeypatch, [])
+    made = skill(tmp_path, {})
+    verdict = compared(parts, made, [], other=waits)
+    assert verdict.ruling is None
+    assert verdict.rivals["candidate"].score.mean > verdict.rivals["base"].score.mean
+    assert verdict.against is not None
+    assert verdict.against.rival == "base"
+    assert (verdict.against.differences["candidate"].interval.low or 0) > 0
+
+
+def test_what_serves_is_measured_once_also_where_it_is_named(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Parts(database, tmp_path, knows_levels)
+    serving = in_service(parts, monkeypatch, [])
+    verdict = compared(parts, skill(tmp_path, {}), [], serving=serving, other=serving)
+    assert set(verdict.rivals) == {"base", "few-shot", "retrieval", "serving"}
+
+
+def test_examples_that_any_measured_adapter_was_trained_on_are_told(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Parts(database, tmp_path, knows_levels)
+    waits = in_service(parts, monkeypatch, [brought(100)])
+    told: list[Event] = []
+    verdict = compared(parts, skill(tmp_path, {}), told, other=waits, examples=[brought(100), brought(101)])
+    assert verdict.trained_on == 1
+    assert any(event.kind == "warning" and "levels@v1 may know" in event.text for event in told)
+
+
 def test_another_system_s_answers_to_held_out_inputs_are_compared_too(database: Database, tmp_path: Path) -> None:
     made = skill(tmp_path, {})
     answers = {key_of(e): e.output for e in made.examples[10:30]} | {"of an input nobody knows": {"level": "entry"}}

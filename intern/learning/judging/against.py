@@ -1,6 +1,6 @@
 """Every rival against one of them: paired differences on the examples that both answered.
 
-In: the outcomes of rivals, none of them a candidate. Out: an `Against`. Decides nothing: the gate judges candidates.
+In: the outcomes of rivals. Out: an `Against`. Decides nothing: the gate judges candidates.
 """
 
 from __future__ import annotations

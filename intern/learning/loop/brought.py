@@ -1,6 +1,6 @@
 """What somebody brings to an evaluation, examples and other systems' answers, beside what the skill has already.
 
-In: examples that were given, training examples, the adapter in service. Out: who may be shown what, and whose score
+In: examples that were given, training examples, an adapter. Out: who may be shown what, and whose score
 says little. Decides nothing: it tells.
 """
 
@@ -31,19 +31,17 @@ async def unlike(work: Work, train: Sequence[Kept], given: Sequence[Example]) ->
     return shown
 
 
-async def trained_on(work: Work, given: Sequence[Example], serving: Adapter | None) -> int:
-    """How many of the `given` examples, or near copies of them, were trained on for the adapter in service; warns where
-    there are any. An input counts that any training of the skill has seen, since adapters come one after the other. Of
+async def trained_on(work: Work, given: Sequence[Example], adapter: Adapter) -> int:
+    """How many of the `given` examples, or near copies of them, were trained on for an adapter; warns where there are
+    any. An input counts that any training of the skill has seen, since adapters come one after the other. Of
     an adapter that came with the workspace the database has no dataset: it was trained on the skill's folder."""
-    if serving is None:
-        return 0
-    keys, trained = await stored(_trained, work, serving)
+    keys, trained = await stored(_trained, work, adapter)
     near = await asyncio.to_thread(copies_of, given, trained)
     seen = sum(place in near or key_of(example) in keys for place, example in enumerate(given))
     if seen:
-        came = "" if serving.dataset else ", which came with the workspace and was trained on the skill's folder,"
+        came = "" if adapter.dataset else ", which came with the workspace and was trained on the skill's folder,"
         text = (
-            f"{seen} of the {len(given)} examples, or near copies of them, were trained on: {serving.name}{came} may "
+            f"{seen} of the {len(given)} examples, or near copies of them, were trained on: {adapter.name}{came} may "
             "know their answers by heart, and its score says little about requests that are new to it"
         )
         await work.tell(Event(kind="warning", stage="evaluate", text=text))
@@ -67,12 +65,12 @@ def by_example(
     return found
 
 
-def _trained(work: Work, serving: Adapter) -> tuple[set[str], list[Example]]:
+def _trained(work: Work, adapter: Adapter) -> tuple[set[str], list[Example]]:
     """(keys of all inputs that trainings of the skill have seen, examples that this adapter was trained on)."""
     team = work.run.team
     with work.parts.database.connect() as connection:
         keys = store.trained_keys(connection, team, work.skill.name)
-        if serving.dataset:
-            return keys, store.dataset_examples(connection, team, serving.dataset, "train")
+        if adapter.dataset:
+            return keys, store.dataset_examples(connection, team, adapter.dataset, "train")
     folder = [example for example in work.skill.examples if example.split != "heldout"]
     return keys | {key_of(example) for example in folder}, folder

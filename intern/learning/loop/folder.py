@@ -30,10 +30,11 @@ _OUTCOMES = "outcomes-*.jsonl"
 
 class Asked(Model):
     """What a run works on beside its skill. `outside` are answers of other systems, by system and example id; without
-    `examples`, by the key of the input."""
+    `examples`, by the key of the input. `adapter` is one to measure that need not serve, SKILL@vN."""
 
     examples: tuple[Example, ...] = ()
     outside: Mapping[str, Mapping[str, Json]] = {}
+    adapter: str | None = None
     count: int = 0  # examples to synthesize; 0: as many as the documents give
 
 

@@ -52,7 +52,7 @@ class Verdict(Model):
     growth: Growth | None = None  # what more examples would bring, where that was asked
     phrases: Mapping[str, tuple[Phrase, ...]] = {}  # overused against the training outputs, by rival
     probes: Mapping[str, Probed] | None = None  # what the skill has measured beside the score, by rival
-    against: Against | None = None  # without a candidate: everybody against what serves
+    against: Against | None = None  # without a ruling: everybody against what serves
     trained_on: int = 0  # of the examples given to measure on, those that the adapter in service was trained on
 
 
@@ -106,13 +106,15 @@ class Judging:
         self,
         *,
         serving: Adapter | None,
+        other: Adapter | None = None,
         examples: Sequence[Example] = (),
         outside: Mapping[str, Mapping[str, Json]] | None = None,
     ) -> Verdict:
-        """Every rival but a candidate on `examples`, or on the skill's held-out ones.
+        """Every rival on `examples`, or on the skill's held-out ones, and no ruling. `other`, an adapter that does not
+        serve, answers as the candidate.
 
         `outside` are the answers of other systems, by system and example id; by the input's key on the held-out ones.
-        Nothing near to the `examples` is in a rival's prompt; how many the adapter in service was trained on is told.
+        Nothing near to the `examples` is in a rival's prompt; how many an adapter was trained on is told.
 
         Raises InvalidInput when there is nothing to compare on, TrainingUnavailable, EngineFailure.
         """
@@ -133,16 +135,19 @@ class Judging:
                 if row.example.id in judged
             }
             await settled(RunFolder(work.folder).own, owners)  # those of given examples were noted when they came
+        if other is not None and serving is not None and other.name == serving.name:
+            other = None
+        adapters = [adapter for adapter in (serving, other) if adapter is not None]
         train, seen = [row.example for row in built.train], 0
         if examples:
             train = await unlike(work, built.train, heldout)
-            seen = await trained_on(work, heldout, serving)
+            seen = max([await trained_on(work, heldout, adapter) for adapter in adapters], default=0)
         await self._work.stage("evaluate", f"asking every rival {len(heldout)} times")
-        engine = self._work.parts.open_engine(await self._files(base, [serving] if serving else []))
+        engine = self._work.parts.open_engine(await self._files(base, adapters))
         await engine.start()
         try:
-            outcomes = await self._outcomes(engine, None, serving, train, heldout)
-            probes = await self._probes(engine, None, serving, train, heldout, outcomes)
+            outcomes = await self._outcomes(engine, other, serving, train, heldout)
+            probes = await self._probes(engine, other, serving, train, heldout, outcomes)
         finally:
             await engine.close()
         for system, answers in answered.items():

@@ -102,11 +102,12 @@ class Loop:
         self,
         *,
         serving: Adapter | None,
+        other: Adapter | None = None,
         examples: Sequence[Example] = (),
         outside: Mapping[str, Mapping[str, Json]] | None = None,
     ) -> Verdict:
         """No training: see `Judging.compare`."""
-        return await self._judging.compare(serving=serving, examples=examples, outside=outside)
+        return await self._judging.compare(serving=serving, other=other, examples=examples, outside=outside)
 
     async def synthesize(self, count: int) -> Synthesized:
         """Examples from the skill's documents, at most `count` (0: as many as they give); what an interrupted run had

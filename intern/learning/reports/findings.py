@@ -193,7 +193,7 @@ def report_of(run: Run, verdict: Verdict, kept: Kept) -> Report:
         side_by_side=tuple(name for name in (CANDIDATE, SERVING, best) if name in verdict.rivals and name is not None),
         comparison=_comparison({name: some for name, some in answered.items() if name in verdict.rivals}, best),
         confusions=tuple(_confusions(candidate)),
-        phrases=verdict.phrases.get(CANDIDATE if ruling else SERVING, ()),
+        phrases=verdict.phrases.get(CANDIDATE if CANDIDATE in verdict.rivals else SERVING, ()),
         attributes=tuple(_attributes(probes)),
         identity=_identity(probes),
         consistency={name: probed.consistency for name, probed in probes.items() if probed.consistency},

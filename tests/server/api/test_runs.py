@@ -285,6 +285,7 @@ def test_a_recipe_is_a_name_or_a_name_with_numbers(
         ({"forced": True}, "forced"),
         ({"examples": [{"input": "x", "output": {"mood": "good"}}]}, "examples"),
         ({"count": 5}, "count"),
+        ({"adapter": "mood@v1"}, "adapter"),
         ({"kind": "synthesize", "count": -1}, "count"),
         ({"kind": "evaluate", "examples": []}, "examples"),
         ({"kind": "evaluate", "examples": [{"input": "x", "output": {"mood": "purple"}}]}, "examples.0"),
@@ -315,6 +316,19 @@ def test_an_evaluation_is_of_the_examples_that_are_given(server: Any, learning: 
     assert given[1].id == "mine"
     ended(server, begin(server, kind="evaluate"))
     assert learning.examples[-1] == ()
+
+
+def test_an_adapter_that_does_not_serve_can_be_measured(server: Any, learning: Script) -> None:
+    waits, of_another = (learning.adapter("default", skill).name for skill in ("mood", "chat"))
+    done = ended(server, begin(server, kind="evaluate", adapter=waits, outside={"other": [ROW]}))
+    assert set(done["verdict"]["rivals"]) == {"base", "few-shot", "retrieval", "candidate"}
+    assert (done["state"], done["decision"], done["adapter"]) == ("done", None, None)
+    http = server.http()
+    asked = {"skill": "mood", "kind": "evaluate"}
+    answer = http.post("/api/runs", json={**asked, "adapter": of_another})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "adapter")
+    for unknown in ("mood@v99999", "mood"):
+        assert http.post("/api/runs", json={**asked, "adapter": unknown}).status_code == 404
 
 
 def test_other_systems_answers_are_compared_on_the_given_examples(server: Any, learning: Script) -> None:
