@@ -6,7 +6,8 @@
 
 Takes an hour or more a skill on two cores. What a run cannot end goes on from its last checkpoint when the
 same folder is named again. A promoted adapter is copied to adapters/ in place of the skill's former one, named in
-adapters/shipped.json and in pyproject.toml, and its scores go into docs/skills.md; commit all of it together.
+adapters/shipped.json and in pyproject.toml; the scores of every one go into docs/skills.md, with the verdict where that
+is another. Commit all of it together.
 """
 
 from __future__ import annotations
@@ -52,14 +53,15 @@ def intern(home: Path, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "intern.cli", *arguments], cwd=ROOT, env=environment, check=True)
 
 
-def promoted(home: Path, skill: str) -> Path | None:
-    """The newest adapter of the skill that the gate promoted in that workspace."""
-    found = [
-        path.parent
-        for path in home.glob("adapters/*/manifest.json")
-        if read(path)["skill"] == skill and read(path.parent / "verdict.json")["ruling"]["decision"] == "promote"
-    ]
-    return max(found, key=lambda folder: read(folder / "manifest.json")["created"], default=None)
+def newest(home: Path, skill: str) -> Path:
+    """The adapter of the skill that was made last in that workspace."""
+    found = [path.parent for path in home.glob("adapters/*/manifest.json") if read(path)["skill"] == skill]
+    return max(found, key=lambda folder: read(folder / "manifest.json")["created"])
+
+
+def decision(adapter: Path) -> str:
+    found: str = read(adapter / "verdict.json")["ruling"]["decision"]
+    return found
 
 
 def ship(skill: str, adapter: Path) -> None:
@@ -80,24 +82,26 @@ def ship(skill: str, adapter: Path) -> None:
         shutil.rmtree(former)
 
 
-def write_scores() -> None:
-    """The table of the starter skills in docs/skills.md, with the scores of the adapters that are shipped."""
-    adapters = shipped()
+def write_scores(skill: str, adapter: Path) -> None:
+    """The skill's row in the table of starter skills in docs/skills.md."""
     text = PAGE.read_text(encoding="utf-8")
     begin = text.index("| skill | in | out")
     end = text.index("\n\n", begin)
     rows = []
     for line in text[begin:end].splitlines()[2:]:
-        cells = [cell.strip() for cell in line.strip("|").split("|")][:3]
-        adapter = adapters.get(cells[0].strip("`"))
-        rows.append(f"| {' | '.join(cells)} | {scores(adapter) if adapter else 'no adapter yet'} |")
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0] == f"`{skill}`":
+            cells[3] = scores(adapter)
+        rows.append(f"| {' | '.join(cells)} |")
     PAGE.write_text("\n".join([text[:begin] + HEAD, *rows]) + text[end:], encoding="utf-8")
 
 
 def scores(adapter: Path) -> str:
     rivals = read(adapter / "verdict.json")["rivals"]
     base, nearest, own = (rivals[name]["score"]["mean"] for name in RIVALS)
-    return f"{base:.2f}, {nearest:.2f}, **{own:.2f}**"
+    if decision(adapter) == "promote":
+        return f"{base:.2f}, {nearest:.2f}, **{own:.2f}**"
+    return f"{base:.2f}, {nearest:.2f}, {own:.2f}: not shipped, {decision(adapter).replace('_', ' ')}"
 
 
 def main() -> None:
@@ -112,12 +116,12 @@ def main() -> None:
     for skill in arguments.skill or [name for name in every if name not in shipped()]:
         print(f"== {skill}", flush=True)
         intern(home, "learn", skill, "--rank", RANK, *options)
-        if (adapter := promoted(home, skill)) is None:
-            print(f"{skill}: the gate promoted nothing; nothing is shipped", flush=True)
-            continue
-        ship(skill, adapter)
-        write_scores()
-        print(f"{skill}: {scores(adapter)}; shipped as adapters/{adapter.name}", flush=True)
+        adapter = newest(home, skill)
+        if decision(adapter) == "promote":
+            ship(skill, adapter)
+        if decision(adapter) == "promote" or skill not in shipped():
+            write_scores(skill, adapter)
+        print(f"{skill}: {scores(adapter)}", flush=True)
 
 
 if __name__ == "__main__":

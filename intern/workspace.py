@@ -18,11 +18,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
 
-from intern.engines.base import Engine
-from intern.errors import NotFound, StoreFailure
+from intern import prompt as prompts
+from intern.engines.base import Engine, EngineRequest
+from intern.errors import InternError, NotFound, StoreFailure
 from intern.knowledge import Ingested, Knowledge, Upload, open_index
 from intern.knowledge.parse import Parser
-from intern.learning.adapters.deployments import Deployments
+from intern.learning.adapters.deployments import Deployments, greet
 from intern.learning.adapters.shipped import adopt
 from intern.learning.erasure import Erasure
 from intern.learning.examples.shots import ServedShots
@@ -107,7 +108,7 @@ class Workspace:
         self._tended = False
         adapters = settings.home / "adapters"
         base, model = (self.base.sha256, Path(self.base.path)) if self.base else (None, None)
-        self.deployments = Deployments(self.database, self.engine, adapters, base, model)
+        self.deployments = Deployments(self.database, self.engine, adapters, base, model, self._trial)
         self.pipeline = Pipeline(
             library=self.library,
             router=self.routes,
@@ -186,6 +187,18 @@ class Workspace:
     def _heldout(self, team: str, skill: Skill) -> int:
         """How many examples a dataset of the skill would hold out now."""
         return gathered(self.parts, team, skill, "original")[1].heldout
+
+    async def _trial(self, team: str, skill: str) -> EngineRequest:
+        """A request as the skill's are rendered, for an adapter to be tried with. That a skill's prompt cannot be made
+        is no fault of its adapter."""
+        try:
+            known = self.library.get(team, skill)
+            plain = await greet(team, skill)
+            prompt = await prompts.build(known, plain.messages, (), self.engine, passage_tokens=0)
+        except InternError:
+            return await greet(team, skill)
+        schema = prompts.decoding_schema(known, known.schema, ())
+        return EngineRequest(messages=prompt.messages, schema_=schema)
 
     def _adopt(self) -> None:
         """Put adapters in service that came with the workspace."""

@@ -46,7 +46,7 @@ MAY: dict[str, set[str]] = {
     | {"parsers", "prompt"},
     "workspace": VOCABULARY
     | {"__init__", "ownership", "schema", "skill", "library", "models", "engines", "store", "routing", "knowledge"}
-    | {"pipeline", "reviews", "machine", "threads", "learning"},
+    | {"pipeline", "prompt", "reviews", "machine", "threads", "learning"},
     "removal": VOCABULARY | {"skill", "store", "learning", "workspace"},
     "machine": VOCABULARY | {"ownership", "models", "store"},
     "doctor": VOCABULARY | {"ownership", "machine", "workspace", "models", "store"},

@@ -350,3 +350,18 @@ def test_a_workspace_looks_at_what_others_put_in_service_where_there_can_be_othe
         return "Deployments.watch" in names
 
     assert asyncio.run(watches()) is (not database_url.startswith("sqlite"))
+
+
+def test_an_adapter_is_tried_with_the_prompt_and_schema_of_its_skill(tmp_path: Path) -> None:
+    schema = {"type": "object", "required": ["days"], "properties": {"days": {"type": "integer"}}}
+    write_skill(tmp_path / "skills", "leave", {**SPEC, "instructions": "Count the days."}, schema=schema)
+    workspace = opened(tmp_path)
+    try:
+        found = asyncio.run(workspace._trial("default", "leave"))
+        assert [message.role for message in found.messages] == ["system", "user"]
+        assert found.messages[0].content == "Count the days."
+        assert found.schema_ == schema
+        gone = asyncio.run(workspace._trial("default", "gone"))
+        assert ([message.role for message in gone.messages], gone.schema_) == (["user"], None)
+    finally:
+        closed(workspace)

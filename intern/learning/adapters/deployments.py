@@ -6,8 +6,7 @@ with. The row is changed only after the new adapter is verified, loaded and has 
 the old or the new one serves. What served before stays loaded, after a restart too, and has answered already: to go
 back to it takes neither a load nor a place in the engine's queue. Adapters of another base model, or damaged ones, are
 never loaded: their skill serves the base model, and says so. What another process on the same database puts in service
-is taken over by `watch`. Knows nothing of skills: an adapter is tried with a few words, and the first request of a
-skill finds no prompt kept and no grammar compiled.
+is taken over by `watch`. Knows nothing of skills: with what an adapter is tried, it is told (`Trial`).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,7 +42,13 @@ _FULL_SECONDS = 0.5  # between two attempts to try an adapter while the engine's
 _TRIES = 12
 
 Key = tuple[str, str]
+Trial = Callable[[str, str], Awaitable[EngineRequest]]  # by team and skill, a request such as that skill's are
 ANY: Any = object()  # whatever serves now
+
+
+async def greet(team: str, skill: str) -> EngineRequest:
+    """The plainest trial: a word, without any skill's prompt."""
+    return EngineRequest(messages=(Message(role="user", content="Hello"),))
 
 
 @dataclass
@@ -61,16 +66,24 @@ class _Loaded:
 class Deployments:
     """All methods run on the event loop that serves. `base` is the base model's content hash; None: an engine without
     adapters of our own, where every skill serves the base model. `model` is its file or folder, whose shape every
-    adapter must fit."""
+    adapter must fit. `trial` makes what an adapter must answer before it serves: with the skill's own prompt and schema
+    the engine has read the one and compiled the other when the first request comes."""
 
     def __init__(
-        self, database: Database, engine: Engine, root: Path, base: str | None, model: Path | None = None
+        self,
+        database: Database,
+        engine: Engine,
+        root: Path,
+        base: str | None,
+        model: Path | None = None,
+        trial: Trial = greet,
     ) -> None:
         self._database = database
         self._engine = engine
         self._root = root
         self._base = base
         self._model = model
+        self._trial = trial
         self._shape: BaseShape | None = None  # of the model, once it was read
         self._serving: dict[Key, Deployment] = {}
         self._loaded: dict[str, _Loaded] = {}
@@ -330,12 +343,10 @@ class Deployments:
 
     async def _probe(self, name: str, seconds: float) -> None:
         """Have an adapter answer; this warms it up as well."""
-        request = EngineRequest(
-            messages=(Message(role="user", content="Hello"),),
-            sampling=Sampling(max_tokens=4, temperature=0.0),
-            adapter=name,
-            deadline=seconds,
-        )
+        adapter = self._loaded[name].adapter
+        made = await self._trial(adapter.team, adapter.skill)
+        short = {"sampling": Sampling(max_tokens=4, temperature=0.0), "adapter": name, "deadline": seconds}
+        request = made.model_copy(update=short)
         finished = False
         async with aclosing(self._engine.generate(request)) as tokens:
             async for token in tokens:

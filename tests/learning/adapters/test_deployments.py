@@ -27,7 +27,7 @@ from intern.learning.adapters.lora import read_lora
 from intern.learning.adapters.manifest import Base, Provenance
 from intern.store import learning as store
 from intern.store.engine import open_database
-from intern.types import Adapter, Deployment, Lease, now
+from intern.types import Adapter, Deployment, Lease, Message, now
 
 pytestmark = pytest.mark.anyio
 
@@ -148,6 +148,26 @@ async def test_a_promotion_that_was_cancelled_does_not_happen_later(house: House
     assert deployments.serving(TEAM, "sorting") is None
     with house.database.connect() as connection:
         assert store.get_deployment(connection, TEAM, "sorting") is None
+
+
+async def test_an_adapter_is_tried_with_a_request_of_its_skill(house: House) -> None:
+    seen: list[EngineRequest] = []
+
+    def answer(request: EngineRequest) -> str:
+        seen.append(request)
+        return "fine"
+
+    async def trial(team: str, skill: str) -> EngineRequest:
+        return EngineRequest(messages=(Message(role="system", content=f"{team}: {skill}"),), schema_={"type": "object"})
+
+    house.engine.replies = [answer]
+    deployments = Deployments(house.database, house.engine, house.root / "adapters", BASE, house.root / "base", trial)
+    adapter = house.adapter()
+    for _ in range(2):
+        await deployments.promote(TEAM, "sorting", adapter.version, by="test", reason="better")
+    (tried,) = seen
+    assert (tried.messages[0].content, tried.schema_) == ("default: sorting", {"type": "object"})
+    assert (tried.adapter, tried.sampling.max_tokens) == ("default/sorting@v1", 4)
 
 
 async def test_a_promotion_over_something_else_than_expected_changes_nothing(house: House) -> None:

@@ -224,7 +224,7 @@ def test_what_was_deleted_by_hand_is_shown_no_more(database: Database, skill: Sk
     assert len(after) == NEAREST
     assert all(int(text.split()[-1]) >= 300 for text in after)
     with database.begin() as connection:
-        records.forget_skill(connection, "default", "sorting")
+        store.forget_skill(connection, "default", "sorting")
     assert served(shots, skill) == []
 
 
@@ -323,7 +323,7 @@ def test_nothing_is_left_of_a_deleted_skill_when_another_one_gets_its_name(datab
     collect(database, old)
     assert len(served(shots, old)) == 3
     with database.begin() as connection:
-        records.forget_skill(connection, "default", "sorting")
+        store.forget_skill(connection, "default", "sorting")
     other = {"type": "object", "properties": {"mood": {"type": "string"}}, "required": ["mood"]}
     new = folder_skill(
         tmp_path / "new", {"id": "1", "input": "about refund 1", "output": {"mood": "bad"}}, schema=other

@@ -49,7 +49,8 @@ def adapters(server: Any) -> list[str]:
 
 
 def in_trash(server: Any) -> Path:
-    return max((server.workspace.settings.data / "trash").glob("default-brief-*"))
+    found: Path = max((server.workspace.settings.data / "trash").glob("default-brief-*"))
+    return found
 
 
 def asked(server: Any, model: str) -> Mapping[str, Any]:
