@@ -32,11 +32,13 @@ from intern.learning.export.formats import Agreement, ExportJob, Format, Prompt
 from intern.learning.export.greedy import Greedy, LlamaCppReader, TorchReader
 from intern.learning.export.spans import field_spans
 from intern.learning.train.base import unpacked
+from intern.skill import read_skill
 from intern.types import Message, Sampling
 
 # PEFT asks transformers by a name that is about to go.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
+PROJECT = Path(__file__).parents[3]
 REQUESTS = ("Name three colours.", "What is a bank account?", "How do I boil an egg?")
 
 
@@ -46,10 +48,18 @@ def prompts(requests: Sequence[str] = REQUESTS) -> list[Prompt]:
 
 
 class Made:
-    """A base with an adapter of random values, and what the two of them answer."""
+    """A base with an adapter, and what the two of them answer."""
 
-    def __init__(self, base: Path, weights: dict[str, np.ndarray], folder: Path, **config: Any) -> None:
+    def __init__(
+        self,
+        base: Path,
+        weights: dict[str, np.ndarray],
+        folder: Path,
+        asked: Sequence[Prompt] = prompts(),
+        **config: Any,
+    ) -> None:
         self.base = base
+        self.asked = asked
         self.shape = read_shape(base)
         self.folder = folder
         self.lora = read_lora(write_lora(folder / "lora", weights, **config), self.shape)
@@ -74,7 +84,7 @@ class Made:
 
     async def _originals(self) -> list[work.Original]:
         job = self.job("peft")
-        return await work.originals_of(job, self.lora, self.shape, prompts(), self.folder, lambda event: None)
+        return await work.originals_of(job, self.lora, self.shape, self.asked, self.folder, lambda event: None)
 
     def write(self, format: Format, target: Path, lora: Lora | None = None) -> None:
         target.mkdir()
@@ -93,7 +103,7 @@ class Made:
 
     def compare(self, format: Format, target: Path) -> Agreement:
         job = self.job(format)
-        return asyncio.run(work.compare(job, target, prompts(), self.originals, lambda event: None))
+        return asyncio.run(work.compare(job, target, self.asked, self.originals, lambda event: None))
 
 
 @pytest.fixture(scope="module")
@@ -433,6 +443,30 @@ def test_on_the_default_base_a_merged_file_is_as_near_as_noise_allows(default: M
     agreement = default.compare("gguf-f16", file.parent)
     assert agreement.changed > 10
     assert agreement.problem is None, agreement
+
+
+@pytest.mark.trains
+def test_four_bits_keep_an_adapter_that_was_really_trained(model_path: Path, tmp_path: Path) -> None:
+    """That of a starter skill, on the beginnings of its answers to tickets that it was not trained on."""
+    skill = read_skill(PROJECT / "skills" / "support-triage")
+    (trained,) = (path for path in PROJECT.glob("adapters/*/manifest.json") if '"support-triage"' in path.read_text())
+    folder = trained.parent
+    system = Message(role="system", content=skill.spec.instructions.strip())
+    heldout = [example.text for example in skill.examples if example.split == "heldout"]
+    tickets = sorted(heldout, key=len)[:4]
+    asked = [Prompt(id=text, messages=(system, Message(role="user", content=text))) for text in tickets]
+    config = json.loads((folder / "adapter_config.json").read_text())
+    made = Made(
+        model_path,
+        safetensors.numpy.load_file(folder / "adapter_model.safetensors"),
+        tmp_path / "made",
+        asked,
+        r=config["r"],
+        lora_alpha=config["lora_alpha"],
+    )
+    found = made.compare("gguf-q4_0", made.written("gguf-q4_0"))
+    assert found.problem is None, found
+    assert found.changed > 20, "the adapter must say something of its own"
 
 
 def test_four_bits_that_lose_a_faint_adapter_are_refused(default: Made) -> None:
