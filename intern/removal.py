@@ -2,8 +2,8 @@
 
 In: a workspace, a skill's name. Out: nothing of the skill serves, is listed or comes back, though another may come to
 have its name. Numbers of its versions stay used; records of what was asked and runs with their verdicts stay, as a
-history. After a crash in between it can be done again: a skill whose folder is gone is deleted as long as anything is
-left of it. Knows nothing of who may ask for it.
+history. Whatever broke off can be done again: of a skill whose folder is gone all that is left is removed. Knows
+nothing of who may ask for it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import re
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,38 +28,49 @@ log = logging.getLogger(__name__)
 
 
 async def remove(workspace: Workspace, team: str, skill: str) -> None:
-    """Raises NotFound when there is nothing of such a skill, StoreFailure."""
-    place = await asyncio.to_thread(_set_aside, workspace, team, skill)
-    await _end_runs(workspace, team, skill)
-    await workspace.learner.forget(team, skill)
-    await workspace.deployments.forget(team, skill, by="deletion of the skill", reason="the skill is gone")
-    await asyncio.to_thread(_forget, workspace, team, skill, place)
+    """Until this is over, no other skill gets the name (`Workspace.removing`).
+
+    Raises NotFound when there is nothing of such a skill, Conflict when it is being deleted, StoreFailure.
+    """
+    if NAME.fullmatch(skill) is None:
+        raise NotFound("skill", skill[:200])
+    with workspace.removing(team, skill):
+        known = await asyncio.to_thread(_is_known, workspace, team, skill)
+        place = await asyncio.to_thread(_set_aside, workspace, team, skill)
+        await _end_runs(workspace, team, skill)
+        await workspace.learner.forget(team, skill)
+        for _ in range(2):  # the second time what was promoted until its adapters were gone
+            await workspace.deployments.forget(team, skill, by="deletion of the skill", reason="the skill is gone")
+            await asyncio.to_thread(_forget, workspace, team, skill, place)
+    if not known:
+        raise NotFound("skill", skill)
+
+
+def _is_known(workspace: Workspace, team: str, skill: str) -> bool:
+    if (workspace.library.folder(team) / skill).is_dir():
+        return True
+    with workspace.database.connect() as connection:
+        return store.has_learned(connection, team, skill) or skill in count_documents(connection, team)
 
 
 def _set_aside(workspace: Workspace, team: str, skill: str) -> Path:
     """Take the skill away from everybody who asks; returns the place in the trash for all that is kept of it."""
     folder = workspace.library.folder(team) / skill
-    there = NAME.fullmatch(skill) is not None and folder.is_dir()
-    if not there and not _left(workspace, team, skill):
-        workspace.library.get(team, skill)
-        raise NotFound("skill", skill)
     trash = workspace.settings.data / "trash"
     trash.mkdir(parents=True, exist_ok=True)
     place = trash / f"{team}-{skill}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-    if there:
+    stamped = re.compile(rf"\.{re.escape(f'{team}-{skill}')}-\d{{8}}T\d+")
+    for half_moved in [there for there in folder.parent.glob(f".{team}-*") if stamped.fullmatch(there.name)]:
+        _carry(half_moved, trash / half_moved.name.removeprefix("."))
+    if folder.is_dir():
         _move(folder, place)
     workspace.documents.forget(team, skill)
     workspace.refresh()
     return place
 
 
-def _left(workspace: Workspace, team: str, skill: str) -> bool:
-    with workspace.database.connect() as connection:
-        return store.has_learned(connection, team, skill) or skill in count_documents(connection, team)
-
-
 async def _end_runs(workspace: Workspace, team: str, skill: str) -> None:
-    """End the skill's runs, also those that failed and could go on."""
+    """End the skill's runs that wait or go on; what others kept goes with the learner's `forget`."""
 
     def going() -> list[Run]:
         with workspace.database.connect() as connection:
@@ -80,8 +92,12 @@ def _forget(workspace: Workspace, team: str, skill: str, place: Path) -> None:
         digests = [adapter.digest for adapter in store.list_adapters(connection, team, skill=skill)]
         others = store.named_elsewhere(connection, digests, team, skill)
     for digest in sorted({*digests} - others - {*named_below(root)}):
-        if (root / digest).is_dir():
+        half_moved = root / f".{digest}"
+        if half_moved.is_dir() or (root / digest).is_dir():
             (place / "adapters").mkdir(parents=True, exist_ok=True)
+        if half_moved.is_dir():
+            _carry(half_moved, place / "adapters" / digest)
+        elif (root / digest).is_dir():
             _move(root / digest, place / "adapters" / digest)
     workspace.parts.memory(team, skill).forget()
     with workspace.database.begin() as connection:
@@ -96,17 +112,31 @@ def _move(folder: Path, to: Path) -> None:
         return
     except OSError as error:
         if error.errno != errno.EXDEV:
-            raise
+            raise _refused(folder, error) from error
     hidden = folder.with_name(f".{to.name}")  # whoever lists such folders passes over such names
-    folder.rename(hidden)
+    try:
+        folder.rename(hidden)
+        _carry(hidden, to)
+    except (OSError, StoreFailure) as error:
+        if hidden.exists():
+            hidden.rename(folder)
+        raise error if isinstance(error, StoreFailure) else _refused(folder, error) from error
+
+
+def _carry(hidden: Path, to: Path) -> None:
+    """Copy a folder that nobody sees any more to another volume, and remove it. Raises StoreFailure."""
+    shutil.rmtree(to, ignore_errors=True)  # as far as an earlier attempt came
     try:
         shutil.copytree(hidden, to, symlinks=True)
     except OSError as error:
         shutil.rmtree(to, ignore_errors=True)
-        hidden.rename(folder)
-        log.exception("the folder %s could not be moved", folder.name)
-        raise StoreFailure("The skill's files cannot be moved to data/trash; the log says why.") from error
+        raise _refused(hidden, error) from error
     if hidden.is_symlink():
         hidden.unlink()
     else:
         shutil.rmtree(hidden)
+
+
+def _refused(folder: Path, error: OSError) -> StoreFailure:
+    log.error("the folder %s could not be moved", folder.name, exc_info=error)
+    return StoreFailure("The skill's files cannot be moved to data/trash; the log says why.")

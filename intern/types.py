@@ -294,6 +294,7 @@ class Run(Model):
     passing: bool = False  # it failed for a reason that may be gone by now: a full disk, too little memory
     created: datetime
     ended: datetime | None = None
+    retired: bool = False  # its skill was deleted; another one may have the name
 
 
 class Adapter(Model):

@@ -14,13 +14,14 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
 
 from intern import prompt as prompts
 from intern.engines.base import Engine, EngineRequest
-from intern.errors import InternError, NotFound, StoreFailure
+from intern.errors import Conflict, InternError, NotFound, StoreFailure
 from intern.knowledge import Ingested, Knowledge, Upload, open_index
 from intern.knowledge.parse import Parser
 from intern.learning.adapters.deployments import Deployments, greet
@@ -104,6 +105,7 @@ class Workspace:
         self.engine = engine or open_engine(settings)
         self.base = None if engine is not None else base_model(settings)
         self._given_embedder = embedder
+        self._removing: set[tuple[str, str]] = set()
         self._watchers: list[asyncio.Task[None]] = []
         self._tended = False
         adapters = settings.home / "adapters"
@@ -187,6 +189,22 @@ class Workspace:
     def _heldout(self, team: str, skill: Skill) -> int:
         """How many examples a dataset of the skill would hold out now."""
         return gathered(self.parts, team, skill, "original")[1].heldout
+
+    @contextmanager
+    def removing(self, team: str, skill: str) -> Iterator[None]:
+        """While a skill is being deleted: what is removed by its name must not be another's. Raises Conflict where that
+        goes on already."""
+        self.check_free(team, skill)
+        self._removing.add((team, skill))
+        try:
+            yield
+        finally:
+            self._removing.discard((team, skill))
+
+    def check_free(self, team: str, skill: str) -> None:
+        """Raises Conflict while a skill of this name is being deleted."""
+        if (team, skill) in self._removing:
+            raise Conflict(f"The skill '{skill}' is being deleted. Ask again in a moment.")
 
     async def _trial(self, team: str, skill: str) -> EngineRequest:
         """A request as the skill's are rendered, for an adapter to be tried with. That a skill's prompt cannot be made

@@ -179,6 +179,8 @@ def verdict_lines(run: Body) -> list[str]:
 def _measured(run: Body, rivals: Mapping[str, Body]) -> list[str]:
     """What a measurement without a candidate says: who is better or worse than what serves, beyond chance."""
     lines = [f"Highest score: {max(rivals, key=lambda name: rivals[name]['score']['mean'])}."]
+    if other := (run.get("verdict") or {}).get("other"):
+        lines.append(f"The candidate is {other}.")
     if against := _against(run):
         intervals = {name: found["interval"] for name, found in against["differences"].items()}
         better = [name for name, interval in intervals.items() if (interval["low"] or 0) > 0]
@@ -210,6 +212,8 @@ def _of_service(run: Body) -> list[str]:
     if run["decision"] != "promote":
         return []
     stands, promote = run["service"], f"intern adapters promote {adapter}"
+    if stands["state"] == "gone":
+        return [f"{adapter} went with its skill, which was deleted"]
     if stands["state"] == "going":
         return [f"the run has not ended; whether {adapter} goes into service is decided at its end"]
     if stands["state"] == "served":

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from scipy.stats import fisher_exact
+from sqlalchemy.engine import Connection
 from sqlalchemy.engine import Engine as Database
 
 from intern.errors import Conflict, InternError, InvalidInput, NotFound
@@ -154,7 +155,7 @@ class Triggers:
         begun once more yet."""
         at = now()
         with self._database.connect() as connection:
-            runs = store.list_runs(connection, team, skill=skill.name, kind="learn", limit=200)
+            runs = _trainings(connection, team, skill)
         if not runs or runs[0].state != "failed" or not runs[0].passing or not first_time(runs[0]):
             return None
         failed = runs[0]
@@ -166,7 +167,7 @@ class Triggers:
     def _due(self, team: str, skill: Skill) -> str | None:
         at = now()
         with self._database.connect() as connection:
-            runs = store.list_runs(connection, team, skill=skill.name, kind="learn", limit=200)
+            runs = _trainings(connection, team, skill)
             if any(run.state in ("queued", "running") for run in runs):
                 return None
             last = runs[0].created if runs else None
@@ -212,3 +213,9 @@ class Triggers:
             )  # fmt: skip
         self._told = True
         return False
+
+
+def _trainings(connection: Connection, team: str, skill: Skill) -> list[Run]:
+    """Its newest ones; not those of a deleted skill of its name."""
+    runs = store.list_runs(connection, team, skill=skill.name, kind="learn", limit=200)
+    return [run for run in runs if not run.retired]

@@ -32,6 +32,8 @@ from intern.store.tables import (
 )
 from intern.types import Adapter, Dataset, Deployment, Example, Json, Model, Run, new_id, now
 
+_MOST = 1_000_000  # runs of one skill
+
 # --- held-out inputs ---------------------------------------------------------------------------------------------
 
 
@@ -439,12 +441,17 @@ def has_learned(connection: Connection, team: str, skill: str) -> bool:
 
 def forget_skill(connection: Connection, team: str, skill: str) -> None:
     """Drop all that was learned for a skill that is no more, of its adapters all but their numbers. Records of what was
-    asked stay, and so do runs with their verdicts, as a history."""
+    asked stay, and so do runs with their verdicts, as a history that says nothing of another skill of this name."""
     for adapter in list_adapters(connection, team, skill=skill):
         update_adapter(connection, adapter.model_copy(update={"retired": True, "dataset": None}))
     tables = (ExampleRow, UtteranceRow, DatasetRow, HeldoutRow, TrainedRow, SplitSecretRow)
     for table in tables:  # a dataset's items go with it
         connection.execute(sa.delete(table).where(table.team == team, table.skill == skill))
+    against = (UtteranceRow.team == team, UtteranceRow.not_skill == skill)  # what the router was told about it
+    connection.execute(sa.delete(UtteranceRow).where(*against))
+    for run in list_runs(connection, team, skill=skill, limit=_MOST):
+        if run.ended is not None and not run.retired:
+            save_run(connection, run.model_copy(update={"retired": True}))
 
 
 # --- deployments ------------------------------------------------------------------------------------------------------

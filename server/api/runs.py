@@ -242,6 +242,8 @@ def service(workspace: Work, run: Run) -> Service | None:
     """Where the adapter that the run made stands now. None: it made none."""
     if run.adapter is None or run.kind != "learn":
         return None
+    if run.retired:
+        return Service(state="gone")
     if serves(workspace, run):
         return Service(state="serves")
     with workspace.database.connect() as connection:

@@ -67,6 +67,8 @@ def listed(caller: User, workspace: Work) -> dict[str, Any]:
 async def create(body: NewSkill, caller: Admin, workspace: Work) -> dict[str, Any]:
     """Make a skill. It can be asked, and is routed to, when this answers."""
 
+    workspace.check_free(caller.team, body.name)
+
     def write() -> None:
         write_skill(
             workspace.library.folder(caller.team),

@@ -149,6 +149,10 @@ def test_who_is_better_is_said_by_paired_differences() -> None:
     assert verdict_lines(former) == ["Highest score: other."]
 
 
+def test_a_measurement_says_which_adapter_the_candidate_is() -> None:
+    assert verdict_lines(measured(other="s@v3"))[1] == "The candidate is s@v3."
+
+
 def test_a_measurement_on_what_was_trained_on_says_so() -> None:
     (line,) = [line for line in verdict_lines(measured(trained_on=7)) if "trained on" in line]
     assert line.startswith("7 of these examples, or near copies, were trained on")

@@ -260,7 +260,8 @@ class Deployments:
 
     async def forget(self, team: str, skill: str, *, by: str, reason: str) -> None:
         """The skill is gone: nothing serves it, and there is nothing to go back to. Raises StoreFailure."""
-        if await asyncio.to_thread(self._one_stored, team, skill) is not None:
+        current = await asyncio.to_thread(self._one_stored, team, skill)
+        if current is not None and (current.version, current.previous) != (None, None):
             await self._change(team, skill, partial(self._leave, team, skill, by, reason))
 
     # --- inside ------------------------------------------------------------------------------------------------
@@ -289,15 +290,15 @@ class Deployments:
 
     def _worth_keeping(self, changed: Mapping[str, str]) -> dict[str, _Loaded]:
         """What is in service, what was before it, what is in use, and the most recently used of the rest; without what
-        was `changed` on disk. Raises AdapterRefused when that is in service, or in use."""
+        was `changed` on disk. Raises AdapterRefused when that is in service."""
         serving = {f"{team}/{skill}@v{one.version}" for (team, skill), one in self._serving.items()}
         before = {f"{team}/{skill}@v{one.previous}" for (team, skill), one in self._serving.items()}
         used = {name for name, loaded in self._loaded.items() if loaded.users}
-        if gone := sorted((serving | used) & changed.keys()):
+        if gone := sorted(serving & changed.keys()):
             adapter = self._loaded[gone[0]].adapter
             raise AdapterRefused(
-                f"No adapter can be loaded beside {adapter.name}, which serves: {changed[gone[0]]} Or put another one "
-                f"in service of '{adapter.skill}'.",
+                f"No other adapter can be loaded beside {adapter.name}, which serves: {changed[gone[0]]} "
+                f"Or take it out of service: `intern adapters rollback {adapter.skill}`.",
                 adapter=adapter.name,
             )
         for name in changed:
@@ -389,6 +390,8 @@ class Deployments:
         with self._database.begin() as connection:
             current = store.get_deployment(connection, team, skill, lock=True)
             before = current.version if current is not None else None
+            if version is not None:
+                store.get_adapter(connection, team, skill, version)  # its skill may have been deleted meanwhile
             if former is not ANY and before != former:
                 raise Conflict(f"Something else was put in service of the skill '{skill}' meanwhile.")
             previous = current.previous if current is not None and before == version else before

@@ -65,7 +65,7 @@ async def make_pairs(
     """
     found = []
     for example, wrong in pairs:
-        if skill.schema is not None and isinstance(wrong, str):
+        if skill.schema is not None and isinstance(wrong, str) and skill.schema.problems(wrong):
             continue
         prompt = await prompt_of(skill, example, retrieve, engine, passage_tokens=passage_tokens)
         chosen, rejected = written(skill, example.output), written(skill, wrong)

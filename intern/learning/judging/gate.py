@@ -105,6 +105,7 @@ class _Case:
     ) -> None:
         self.settings = settings
         candidate = outcomes[CANDIDATE]
+        self.judged = len(candidate)
         groups = {outcome.example: outcome.group for outcome in candidate}
         scores = {name: _scores(name, some, settings.field) for name, some in outcomes.items() if some}
         self.differences = {
@@ -162,8 +163,8 @@ class _Case:
         if SERVING in self.means:
             good = good and mean.mean >= self.means[SERVING].mean
         high, gained = _high(difference), difference.interval.mean
-        known = settings.most_judged is not None and difference.interval.n >= settings.most_judged
-        nothing = known and gained < settings.negligible and high < settings.slight
+        all_judged = settings.most_judged is not None and self.judged >= settings.most_judged
+        nothing = all_judged and gained < settings.negligible and high < settings.slight
         return good and (high < settings.negligible or 1.0 - mean.mean < settings.negligible or nothing)
 
     def _too_few(self, groups: int) -> Ruling:

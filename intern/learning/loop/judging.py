@@ -41,7 +41,7 @@ HELDOUT_MOST = 200  # examples that rivals answer: the first ones by hash of the
 class Verdict(Model):
     """What an evaluation came to: every rival summed up, what the gate decided, how trainer and engine agree.
 
-    Without a candidate there is no ruling.
+    Without a candidate of its own there is no ruling. `other` is then the adapter that answered as one, SKILL@vN.
     """
 
     rivals: Mapping[str, Summary]
@@ -53,7 +53,8 @@ class Verdict(Model):
     phrases: Mapping[str, tuple[Phrase, ...]] = {}  # overused against the training outputs, by rival
     probes: Mapping[str, Probed] | None = None  # what the skill has measured beside the score, by rival
     against: Against | None = None  # without a ruling: everybody against what serves
-    trained_on: int = 0  # of the examples given to measure on, those that the adapter in service was trained on
+    trained_on: int = 0  # of the examples given to measure on, those that an adapter of these was trained on
+    other: str | None = None
 
 
 class Judging:
@@ -159,6 +160,7 @@ class Judging:
             phrases=await asyncio.to_thread(_overused, outcomes, train),
             against=against(outcomes, field=spec.learning.primary, examples=spec.prompting.examples),
             trained_on=seen,
+            other=other.name if other is not None else None,
         )
 
     def _gate(self) -> GateSettings:

@@ -184,7 +184,7 @@ def report_of(run: Run, verdict: Verdict, kept: Kept) -> Report:
         skill_title=kept.skill_title,
         service=kept.service,
         decision=ruling.decision if ruling else None,
-        reason=ruling.reason if ruling else _without_candidate(rivals),
+        reason=ruling.reason if ruling else _without_ruling(rivals, verdict.other),
         next_steps=tuple(_next_steps(run, ruling, best, kept.service)),
         ruling=ruling,
         looks=verdict.looks,
@@ -231,14 +231,13 @@ def _best_prompt(verdict: Verdict) -> str | None:
     return max(names, key=lambda name: verdict.rivals[name].score.mean, default=None)
 
 
-def _without_candidate(rivals: Sequence[RivalFacts]) -> str:
+def _without_ruling(rivals: Sequence[RivalFacts], other: str | None) -> str:
     if not rivals:
         return "Nothing was evaluated."
     best = max(rivals, key=lambda rival: rival.summary.score.mean)
     score = plots.interval_text(best.summary.score)
-    return (
-        f"{best.called} scores best: {score} on {best.summary.n} held-out examples. There was no new adapter to judge."
-    )
+    judged = "There was no new adapter to judge." if other is None else f"The candidate is {other}."
+    return f"{best.called} scores best: {score} on {best.summary.n} examples. {judged}"
 
 
 def _comparison(outcomes: Mapping[str, Sequence[Outcome]], best: str | None) -> Comparison | None:
@@ -406,6 +405,8 @@ def _of_promoted(adapter: str, skill: str, service: Service | None) -> list[str]
             "review: the next run learns from them.",
             f"{rollback} brings back what served before, at any time.",
         ]
+    if state == "gone":
+        return [f"Nothing can be done: {adapter} went with its skill, which was deleted."]
     if state == "going":
         return [f"The run has not ended: whether {adapter} goes into service is decided at its end."]
     if state == "served":

@@ -12,9 +12,10 @@ from intern.types import Dataset, Model
 
 class Service(Model):
     """Where the run's adapter stands now. `going`: the run has not come to an end yet; `waits`: it never served, with
-    `why` where it was to and could not; `served`: it did, and something else does now."""
+    `why` where it was to and could not; `served`: it did, and something else does now; `gone`: its skill was deleted.
+    """
 
-    state: Literal["going", "serves", "served", "waits"]
+    state: Literal["going", "serves", "served", "waits", "gone"]
     why: str = ""
 
 

@@ -458,12 +458,17 @@ async def test_what_serves_is_not_reloaded_from_a_file_that_nobody_verified(hous
         file.write_bytes((house.root / "adapters" / other.digest / "adapter.gguf").read_bytes())
     with pytest.raises(AdapterRefused, match="beside sorting@v1, which serves") as refused:
         await deployments.promote(TEAM, "other", other.version, by="test", reason="better")
-    assert "put another one in service of 'sorting'" in refused.value.message
     assert house.engine.changes == [("default/sorting@v1",)]
-    assert (await deployments.acquire(TEAM, "sorting", None)).name == "sorting@v1"
-    file.write_bytes(kept)  # from a backup
+    deployments.release(lease := await deployments.acquire(TEAM, "sorting", None))
+    assert lease.name == "sorting@v1"
+    assert "`intern adapters rollback sorting`" in refused.value.message
+    if damage == "deleted":
+        await deployments.rollback(TEAM, "sorting", by="test")
+    else:
+        file.write_bytes(kept)  # from a backup
     await deployments.promote(TEAM, "other", other.version, by="test", reason="better")
-    assert {*house.engine.changes[-1]} == {"default/sorting@v1", "default/other@v2"}
+    stays = {"default/sorting@v1"} if damage == "replaced" else set()
+    assert {*house.engine.changes[-1]} == {*stays, "default/other@v2"}
 
 
 async def test_a_damaged_version_that_does_not_serve_leaves_the_engine(house: House) -> None:
@@ -477,6 +482,23 @@ async def test_a_damaged_version_that_does_not_serve_leaves_the_engine(house: Ho
     with pytest.raises(AdapterRefused, match="missing"):
         await deployments.rollback(TEAM, "sorting", by="test")
     assert house.stored() == (2, 1)
+
+
+async def test_a_skill_that_is_deleted_while_its_adapter_is_tried_is_not_served_by_it(house: House) -> None:
+    adapter = house.adapter()
+
+    async def trial(team: str, skill: str) -> EngineRequest:
+        await deployments.forget(TEAM, "sorting", by="test", reason="gone")
+        with house.database.begin() as connection:
+            store.forget_skill(connection, TEAM, "sorting")
+        return EngineRequest(messages=())
+
+    deployments = Deployments(house.database, house.engine, house.root / "adapters", BASE, house.root / "base", trial)
+    with pytest.raises(NotFound):
+        await deployments.promote(TEAM, "sorting", adapter.version, by="test", reason="better")
+    assert await deployments.acquire(TEAM, "sorting", None) == Lease()
+    with house.database.connect() as connection:
+        assert store.get_deployment(connection, TEAM, "sorting") is None
 
 
 async def test_a_skill_that_is_gone_leaves_nothing_to_go_back_to(house: House) -> None:

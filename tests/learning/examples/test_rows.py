@@ -97,6 +97,14 @@ def test_an_answer_that_broke_off_makes_no_pair(skill: Skill) -> None:
     assert asyncio.run(make_pairs(skill, pairs, leave, FakeEngine(), passage_tokens=200)) == []
 
 
+def test_a_wrong_answer_that_is_a_string_by_its_schema_makes_a_pair(tmp_path: Path) -> None:
+    spec = {"title": "T", "description": "D", "instructions": "I"}
+    made = write_skill(tmp_path, "kinds", spec, schema={"type": "string", "enum": ["paid", "sick"]})
+    right = Example(id="ex_1", input="a day off", output="paid")
+    pairs = asyncio.run(make_pairs(made, [(right, "sick"), (right, '"si')], leave, FakeEngine(), passage_tokens=200))
+    assert [(pair.chosen, pair.rejected) for pair in pairs] == [('"paid"', '"sick"')]
+
+
 def test_a_correction_makes_a_pair_of_the_right_and_the_wrong_answer(skill: Skill) -> None:
     right = example(["leave.md"])
     wrong = {"found": False, "answer": "The handbook does not say.", "sources": []}

@@ -301,6 +301,11 @@ def test_prompting_is_enough_where_no_held_out_example_is_left_that_could_tell()
     assert same(config=GateSettings(most_judged=201)).decision == "inconclusive"  # more of them may tell
     wide = rule(candidate=right(0.6, 200), retrieval=right(0.6, 200, first=False), config=GateSettings(most_judged=200))
     assert wide.decision == "inconclusive"  # it may be a tenth better
+    lost = [outcome.model_copy(update={"failed": outcome.example == "5"}) for outcome in rival(right(0.96, 200))]
+    ruling = decide(
+        {"candidate": rival(right(0.96, 200, first=False)), "retrieval": lost}, settings=GateSettings(most_judged=200)
+    )
+    assert ruling.decision == "prompting_is_enough", "one answer that the engine did not give leaves none to collect"
     for share, decision in ((0.98, "inconclusive"), (1.0, "promote")):
         ahead = rule(candidate=right(share, 200), retrieval=right(0.96, 200), config=GateSettings(most_judged=200))
         assert ahead.decision == decision

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from made_adapters import keep_adapter
 from made_learning import Script
 
 from intern import removal
+from intern.cli import results
 from intern.errors import StoreFailure
 from intern.store import learning as store
+from intern.store import records
 from intern.store.learning import Item
 from intern.types import Adapter, Example
 
@@ -123,7 +127,78 @@ def test_a_run_of_a_deleted_skill_keeps_its_verdict_and_quotes_nothing(server: A
     assert report.status_code == 200
 
 
-def test_what_other_skills_or_the_workspace_have_too_stays_where_it_lies(server: Any, learning: Script) -> None:
+def test_while_a_skill_is_deleted_no_other_gets_its_name(server: Any, learning: Script) -> None:
+    http = server.http()
+    with server.workspace.removing("default", "brief"):
+        for answer in (http.post("/api/skills", json=ABOUT), http.delete("/api/skills/brief")):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (409, "conflict")
+            assert "being deleted" in answer.json()["error"]["message"]
+    assert http.post("/api/skills", json=ABOUT).status_code == 201
+
+
+def test_what_no_table_names_goes_at_the_next_attempt(server: Any, learning: Script) -> None:
+    """A deletion that broke off just behind the folder, of a skill of which nothing is stored but an evaluation."""
+    http = server.http()
+    assert http.post("/api/skills", json=ABOUT).status_code == 201
+    run = http.post("/api/runs", json={"skill": "brief", "kind": "evaluate"}).json()["id"]
+    assert "[DONE]" in http.get(f"/api/runs/{run}/events").text
+    folder = server.workspace.parts.runs_folder / run
+    assert list(folder.glob("outcomes-*"))
+    removal._set_aside(server.workspace, "default", "brief")
+    assert http.delete("/api/skills/brief").status_code == 404
+    assert not folder.exists()
+
+
+def test_a_move_to_another_volume_that_broke_off_is_finished(server: Any, learning: Script) -> None:
+    _, first = trained(server, learning)
+    root = server.workspace.settings.home / "adapters"
+    (root / first.digest).rename(root / f".{first.digest}")
+    skills = server.workspace.settings.skills
+    hidden = skills / ".default-brief-20260101T000000000000"
+    shutil.copytree(skills / "brief", hidden)
+    other = skills / ".default-brief-too-20260101T000000000000"
+    other.mkdir()
+    assert server.http().delete("/api/skills/brief").status_code == 204
+    assert not (root / f".{first.digest}").exists()
+    assert (in_trash(server) / "adapters" / first.digest / "manifest.json").exists()
+    assert not hidden.exists()
+    assert (server.workspace.settings.data / "trash" / hidden.name[1:] / "skill.yaml").exists()
+    assert other.exists(), "another skill's"
+    other.rmdir()
+
+
+def test_what_the_router_was_told_about_a_deleted_skill_is_forgotten(server: Any, learning: Script) -> None:
+    assert server.http().post("/api/skills", json=ABOUT).status_code == 201
+    with server.workspace.database.begin() as connection:
+        records.add_utterance(connection, "default", "not that", skill=None, not_skill="brief", source="review")
+    assert server.http().delete("/api/skills/brief").status_code == 204
+    with server.workspace.database.connect() as connection:
+        assert "not that" not in [text for *_, text in records.list_utterances(connection, "default")]
+
+
+def test_a_run_of_a_deleted_skill_advises_nothing_about_its_adapter(server: Any, learning: Script) -> None:
+    http = server.http()
+    learning.approve = True
+    assert http.post("/api/skills", json=ABOUT).status_code == 201
+    run = http.post("/api/runs", json={"skill": "brief"}).json()["id"]
+    assert "[DONE]" in http.get(f"/api/runs/{run}/events").text
+    assert http.get(f"/api/runs/{run}").json()["service"]["state"] == "waits"
+    assert http.delete("/api/skills/brief").status_code == 204
+    found = http.get(f"/api/runs/{run}").json()
+    assert (found["service"]["state"], found["retired"]) == ("gone", True)
+    assert results.next_steps(found)[0] == f"{found['adapter']} went with its skill, which was deleted"
+    assert "went with its skill, which was deleted" in http.get(f"/api/runs/{run}/report").text
+
+
+def test_what_other_skills_have_too_stays_where_it_lies(server: Any, learning: Script) -> None:
+    _, first = trained(server, learning)
+    with server.workspace.database.begin() as connection:
+        keep_adapter(connection, first.model_copy(update={"skill": "mood"}))
+    assert server.http().delete("/api/skills/brief").status_code == 204
+    assert (server.workspace.settings.home / "adapters" / first.digest).is_dir()
+
+
+def test_what_the_workspace_has_too_stays_where_it_lies(server: Any, learning: Script) -> None:
     http = server.http()
     _, first = trained(server, learning)
     root = server.workspace.settings.home / "adapters"
