@@ -183,8 +183,8 @@ async def test_a_skill_is_trained_once_there_are_enough_examples_and_then_after_
 
 async def test_trainings_of_a_deleted_skill_of_the_same_name_are_not_its_own(house: House) -> None:
     collect(house.database, "eager", 2)
-    passing = {"state": "failed", "passing": True, "started_by": "itself: why", "ended": now() - timedelta(hours=2)}
-    ran(house.database, "eager", retired=True, days=0.1, **passing)
+    passing: dict[str, Any] = {"state": "failed", "passing": True, "started_by": "itself: why"}
+    ran(house.database, "eager", retired=True, days=0.1, ended=now() - timedelta(hours=2), **passing)
     assert await house.look() == ["eager"]
     assert house.learner.by == [("eager", "itself: 10 examples, and no training yet")]
 
