@@ -43,6 +43,7 @@ async def remove(workspace: Workspace, team: str, skill: str) -> None:
             await workspace.deployments.forget(team, skill, by="deletion of the skill", reason="the skill is gone")
             await asyncio.to_thread(_forget, workspace, team, skill, place)
     if not known:
+        workspace.library.get(team, skill)  # which says what there is
         raise NotFound("skill", skill)
 
 
@@ -116,25 +117,32 @@ def _move(folder: Path, to: Path) -> None:
     hidden = folder.with_name(f".{to.name}")  # whoever lists such folders passes over such names
     try:
         folder.rename(hidden)
+    except OSError as error:
+        raise _refused(folder, error) from error
+    try:
         _carry(hidden, to)
-    except (OSError, StoreFailure) as error:
-        if hidden.exists():
+    except StoreFailure:
+        if not to.exists():  # else only the rest of the removal is left to do
             hidden.rename(folder)
-        raise error if isinstance(error, StoreFailure) else _refused(folder, error) from error
+        raise
 
 
 def _carry(hidden: Path, to: Path) -> None:
-    """Copy a folder that nobody sees any more to another volume, and remove it. Raises StoreFailure."""
-    shutil.rmtree(to, ignore_errors=True)  # as far as an earlier attempt came
+    """Copy a folder that nobody sees any more to another volume, and remove it. `to` is there when all of it is: an
+    attempt that broke off later only removes. Raises StoreFailure."""
+    partial = to.with_name(f".{to.name}")
     try:
-        shutil.copytree(hidden, to, symlinks=True)
+        if not to.exists():
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(hidden, partial, symlinks=True)
+            partial.rename(to)
+        if hidden.is_symlink():
+            hidden.unlink()
+        else:
+            shutil.rmtree(hidden)
     except OSError as error:
-        shutil.rmtree(to, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
         raise _refused(hidden, error) from error
-    if hidden.is_symlink():
-        hidden.unlink()
-    else:
-        shutil.rmtree(hidden)
 
 
 def _refused(folder: Path, error: OSError) -> StoreFailure:

@@ -430,12 +430,14 @@ def named_elsewhere(connection: Connection, digests: Sequence[str], team: str, s
 # --- a skill that is deleted -----------------------------------------------------------------------------------------
 
 
+_LEARNED = (ExampleRow, UtteranceRow, DatasetRow, HeldoutRow, TrainedRow, SplitSecretRow)
+
+
 def has_learned(connection: Connection, team: str, skill: str) -> bool:
     """Whether anything is kept that `forget_skill` removes."""
     if list_adapters(connection, team, skill=skill):
         return True
-    tables = (ExampleRow, UtteranceRow, DatasetRow, HeldoutRow)
-    found = (sa.exists().where(table.team == team, table.skill == skill) for table in tables)
+    found = (sa.exists().where(table.team == team, table.skill == skill) for table in _LEARNED)
     return bool(connection.execute(sa.select(sa.or_(*found))).scalar_one())
 
 
@@ -444,8 +446,7 @@ def forget_skill(connection: Connection, team: str, skill: str) -> None:
     asked stay, and so do runs with their verdicts, as a history that says nothing of another skill of this name."""
     for adapter in list_adapters(connection, team, skill=skill):
         update_adapter(connection, adapter.model_copy(update={"retired": True, "dataset": None}))
-    tables = (ExampleRow, UtteranceRow, DatasetRow, HeldoutRow, TrainedRow, SplitSecretRow)
-    for table in tables:  # a dataset's items go with it
+    for table in _LEARNED:  # a dataset's items go with it
         connection.execute(sa.delete(table).where(table.team == team, table.skill == skill))
     against = (UtteranceRow.team == team, UtteranceRow.not_skill == skill)  # what the router was told about it
     connection.execute(sa.delete(UtteranceRow).where(*against))

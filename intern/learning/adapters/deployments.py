@@ -66,8 +66,7 @@ class _Loaded:
 class Deployments:
     """All methods run on the event loop that serves. `base` is the base model's content hash; None: an engine without
     adapters of our own, where every skill serves the base model. `model` is its file or folder, whose shape every
-    adapter must fit. `trial` makes what an adapter must answer before it serves: with the skill's own prompt and schema
-    the engine has read the one and compiled the other when the first request comes."""
+    adapter must fit. `trial` makes what an adapter must answer before it serves."""
 
     def __init__(
         self,

@@ -156,6 +156,9 @@ def test_a_move_to_another_volume_that_broke_off_is_finished(server: Any, learni
     skills = server.workspace.settings.skills
     hidden = skills / ".default-brief-20260101T000000000000"
     shutil.copytree(skills / "brief", hidden)
+    (arrived := server.workspace.settings.data / "trash" / hidden.name[1:]).mkdir()
+    shutil.copytree(hidden, arrived, dirs_exist_ok=True)
+    (hidden / "skill.yaml").unlink()  # it was being removed, since all of it had arrived
     other = skills / ".default-brief-too-20260101T000000000000"
     other.mkdir()
     assert server.http().delete("/api/skills/brief").status_code == 204
