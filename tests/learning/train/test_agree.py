@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from intern.errors import ModelUnavailable
+from intern.learning.train import agree as reading
 from intern.learning.train.agree import TIE, Piece, read
+from intern.learning.train.job import Job
+from intern.learning.train.recipe import Recipe
 
 WORDS = ["", "A", "B", "C", "AB", "BC", "ABC", "D"]  # the id is the place; 0 ends an answer
 END = 0
@@ -42,6 +48,21 @@ def model(chances: Mapping[str, Mapping[str, float]]) -> Callable[[Sequence[int]
 
 def words(pieces: Sequence[Piece]) -> list[str]:
     return [WORDS[piece.id] for piece in pieces]
+
+
+def test_answers_are_read_in_float32_whatever_was_trained_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+
+    def load(base: Path, **options: Any) -> None:
+        asked.update(options)
+        raise ModelUnavailable("Enough.")
+
+    monkeypatch.setattr(reading, "load_tokenizer", lambda base: None)
+    monkeypatch.setattr(reading, "load_model", load)
+    recipe = Recipe(precision="bfloat16").fitted(8, 64)
+    with pytest.raises(ModelUnavailable, match="Enough"):
+        reading.agree(tmp_path, Job(base=str(tmp_path), recipe=recipe, context=512, threads=1))
+    assert asked["precision"] == "float32"
 
 
 def test_what_the_model_would_have_written_agrees() -> None:

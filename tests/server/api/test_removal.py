@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -134,6 +135,25 @@ def test_while_a_skill_is_deleted_no_other_gets_its_name(server: Any, learning: 
             assert (answer.status_code, answer.json()["error"]["code"]) == (409, "conflict")
             assert "being deleted" in answer.json()["error"]["message"]
     assert http.post("/api/skills", json=ABOUT).status_code == 201
+
+
+def test_what_is_promoted_until_the_adapters_are_gone_does_not_serve(
+    server: Any, learning: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, first = trained(server, learning)
+    deployments, forget, promoted = server.workspace.deployments, removal._forget, []
+
+    def late(*given: Any) -> None:
+        if not promoted:
+            promoting = deployments.promote("default", "brief", first.version, by="test", reason="late")
+            promoted.append(asyncio.run_coroutine_threadsafe(promoting, server.loop).result(20).version)
+        forget(*given)
+
+    monkeypatch.setattr(removal, "_forget", late)
+    assert server.http().delete("/api/skills/brief").status_code == 204
+    assert promoted == [first.version]
+    left = deployments.serving("default", "brief")
+    assert (left.version, left.previous) == (None, None)
 
 
 def test_what_no_table_names_goes_at_the_next_attempt(server: Any, learning: Script) -> None:
