@@ -141,7 +141,8 @@ def test_what_is_promoted_until_the_adapters_are_gone_does_not_serve(
     server: Any, learning: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, first = trained(server, learning)
-    deployments, forget, promoted = server.workspace.deployments, removal._forget, []
+    deployments, forget = server.workspace.deployments, removal._forget
+    promoted: list[int | None] = []
 
     def late(*given: Any) -> None:
         if not promoted:
